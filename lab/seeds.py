@@ -1,0 +1,41 @@
+"""One named random stream per cause: nothing in the lab touches global random state.
+
+A stream is named by the study seed, a cause and indices: `stream(seed, "resample", d)`. Its key is a hash of that
+name, so it does not depend on what else was drawn, in which order, in which process or on which device.
+
+Replica (d, i) uses resample stream d and, for everything else that is random in training (initial weights, batch
+order, dropout masks), the streams of i. A prediction is thus a function f(resample d, seed i) without a third source,
+which is what the crossed two-way decomposition assumes (`lab.analysis.decomposition`).
+"""
+
+import hashlib
+from typing import Literal, get_args
+
+import numpy as np
+
+Cause = Literal[
+    "split", "resample", "generator", "init", "order", "dropout", "augment", "label_noise", "sampler", "analysis"
+]
+CAUSES: tuple[str, ...] = get_args(Cause)
+
+
+def stream(seed: int, cause: Cause, *indices: int) -> int:
+    """Return the 63-bit key of a named random stream.
+
+    Args:
+        seed: The study seed.
+        cause: What the randomness is for, one of `CAUSES`.
+        indices: Which one: resample, initialisation, epoch, trial number …
+
+    Raises:
+        ValueError: The cause is not a known one (a typing error would silently give a stream of its own).
+    """
+    if cause not in CAUSES:
+        raise ValueError(f"unknown cause {cause!r} of randomness: choose one of {', '.join(CAUSES)}")
+    name = "/".join([str(int(seed)), cause, *(str(int(index)) for index in indices)])
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little") >> 1
+
+
+def generator(seed: int, cause: Cause, *indices: int) -> np.random.Generator:
+    """Return a numpy generator (Philox, counter-based) on the stream `stream(seed, cause, *indices)`."""
+    return np.random.Generator(np.random.Philox(key=stream(seed, cause, *indices)))
