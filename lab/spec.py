@@ -1,0 +1,433 @@
+"""What a study is: frozen dataclasses that a study file fills in, checked before anything is written.
+
+`Study` holds a question, a data set, a search space (`Int`, `Float`, `Choice`), fixed knobs and a `Replication` plan.
+A trial is one `TrialConfig`; every field of it is a knob that any study can search, sweep or fix.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal, get_args
+
+from lab.errors import SpecError
+
+Value = bool | int | float | str
+Role = Literal["scientific", "nuisance"]
+
+FAMILIES = ("mlp", "cnn")
+ACTIVATIONS = ("relu", "tanh", "sigmoid", "gelu", "leaky_relu")
+NORMS = ("none", "batch", "group", "layer")
+INIT_SCHEMES = (
+    "he_normal", "he_uniform", "xavier_normal", "xavier_uniform", "lecun_normal",
+    "orthogonal", "normal", "uniform", "torch_default",
+)  # fmt: skip
+OPTIMIZERS = ("sgd", "adam", "adamw")
+SCHEDULES = ("constant", "cosine", "step", "one_cycle")
+SCHEMES = ("fresh", "disjoint", "subsample", "bootstrap")
+SAMPLERS = ("qmc", "random", "grid", "tpe", "nsga2", "gp", "cmaes")
+OBJECTIVES = ("val_risk", "val_error")
+FRONTIER = ("bias_sq", "variance")
+CAPACITY_KNOBS = ("width", "depth")
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.=,+-]{0,99}")
+
+
+def check_name(name: str, what: str) -> str:
+    """Return the name if it is safe as one component of a path, as an MLflow experiment and as an Optuna study.
+
+    Raises:
+        SpecError: It is not. `what` says in the message whose name it is.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or ".." in name:
+        raise SpecError(f"{what} {name!r} is not a usable name: use 1 to 100 letters, digits and _ . = , + -")
+    return name
+
+
+@dataclass(frozen=True)
+class TrialConfig:
+    """One hyperparameter configuration: all that fixes how a replica is trained, except its data and its seed.
+
+    Units: `learning_rate` and `weight_decay` as in torch.optim (`weight_decay` is coupled, i.e. added to the gradient,
+    for `sgd` and `adam`, and decoupled for `adamw`); `dropout` is the probability that a hidden unit is zeroed;
+    `n_train` counts examples; `epochs` counts passes over them.
+    """
+
+    family: str = "mlp"
+    depth: int = 2  # hidden layers (mlp), convolution blocks (cnn); 0 is a linear model
+    width: int = 64  # hidden units (mlp), channels (cnn)
+    activation: str = "relu"
+    norm: str = "none"  # between the linear map and the activation
+    dropout: float = 0.0
+    init_scheme: str = "he_normal"
+    init_gain: float = 1.0  # multiplies the standard deviation of the initial weights
+    optimizer: str = "adam"
+    learning_rate: float = 1e-3
+    momentum: float = 0.9  # sgd only
+    nesterov: bool = False  # sgd only
+    weight_decay: float = 0.0
+    schedule: str = "constant"
+    batch_size: int = 32
+    epochs: int = 60
+    n_train: int = 150
+
+    def __post_init__(self) -> None:
+        for knob in dataclasses.fields(self):
+            value = check_knob(knob.name, getattr(self, knob.name), where="TrialConfig")
+            object.__setattr__(self, knob.name, value)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "TrialConfig":
+        """Return the configuration written down by `dataclasses.asdict` (unknown knobs are an error)."""
+        for name in values:
+            _known_knob(name, where="TrialConfig")
+        return cls(**values)
+
+
+KNOBS: Mapping[str, type] = MappingProxyType({f.name: type(f.default) for f in dataclasses.fields(TrialConfig)})
+
+_ALLOWED: dict[str, tuple[str, ...]] = {
+    "family": FAMILIES,
+    "activation": ACTIVATIONS,
+    "norm": NORMS,
+    "init_scheme": INIT_SCHEMES,
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+}
+# inclusive bounds, generous: they catch slips of the keyboard, not taste
+_BOUNDS: dict[str, tuple[float, float]] = {
+    "depth": (0, 64),
+    "width": (1, 16384),
+    "dropout": (0.0, 0.95),
+    "init_gain": (0.0, 100.0),
+    "learning_rate": (1e-9, 100.0),
+    "momentum": (0.0, 0.9999),
+    "weight_decay": (0.0, 10.0),
+    "batch_size": (1, 65536),
+    "epochs": (1, 100_000),
+    "n_train": (1, 10_000_000),
+}
+
+
+def _known_knob(name: str, where: str) -> None:
+    if name not in KNOBS:
+        close = [knob for knob in KNOBS if set(knob) >= set(name) or knob.startswith(name[:3])] or sorted(KNOBS)
+        raise SpecError(f"{where}: unknown knob {name!r}: did you mean {', '.join(close[:4])}?")
+
+
+def check_knob(name: str, value: Any, *, where: str) -> Value:
+    """Return the value of a knob in its own type (an int given for a float becomes a float).
+
+    Raises:
+        SpecError: Unknown knob, wrong type, not finite, out of bounds or not one of the options.
+    """
+    _known_knob(name, where)
+    kind = KNOBS[name]
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind:
+        raise SpecError(f"{where}: {name} = {value!r} has the wrong type: give {_article(kind)}")
+    if name in _ALLOWED and value not in _ALLOWED[name]:
+        raise SpecError(f"{where}: {name} = {value!r} is unknown: choose one of {', '.join(_ALLOWED[name])}")
+    if name in _BOUNDS:
+        low, high = _BOUNDS[name]
+        if not math.isfinite(value) or not low <= value <= high:
+            raise SpecError(f"{where}: {name} = {value!r} is out of range: give {low:g} to {high:g}")
+    return value
+
+
+def _article(kind: type) -> str:
+    return {int: "an integer", float: "a number", str: "a string", bool: "True or False"}[kind]
+
+
+def parse_knob(name: str, text: str, *, where: str = "--set") -> Value:
+    """Return the value of a knob written on a command line, e.g. ("width", "64") → 64.
+
+    Raises:
+        SpecError: Unknown knob, or the text is not a value of its type.
+    """
+    _known_knob(name, where)
+    kind = KNOBS[name]
+    try:
+        if kind is bool:
+            value: Any = {"true": True, "false": False}[text.lower()]
+        else:
+            value = kind(text)
+    except (ValueError, KeyError):
+        raise SpecError(f"{where}: {name} = {text!r} has the wrong type: give {_article(kind)}") from None
+    return check_knob(name, value, where=where)
+
+
+def _check_range(low: float, high: float, log: bool, role: str, what: str) -> None:
+    for bound in (low, high):
+        if isinstance(bound, bool) or not isinstance(bound, int | float) or not math.isfinite(bound):
+            raise SpecError(f"{what}: bound {bound!r} is not a finite number")
+    if not low < high:
+        raise SpecError(f"{what}: the range {low:g} to {high:g} is empty: give low < high, or fix the knob")
+    if log and low <= 0:
+        raise SpecError(f"{what}: a log range has to start above 0, not at {low:g}")
+    _check_role(role, what)
+
+
+def _check_role(role: str, what: str) -> None:
+    if role not in get_args(Role):
+        raise SpecError(f"{what}: role {role!r} is unknown: choose scientific or nuisance (or put the knob in fixed)")
+
+
+@dataclass(frozen=True)
+class Int:
+    """An integer range of the search space, both ends included; `log` spaces it evenly in the logarithm.
+
+    `step` is the spacing of the values that a grid takes and, without `log`, of those that any sampler takes.
+    With `log`, a grid takes powers of two times `low`.
+    """
+
+    low: int
+    high: int
+    log: bool = False
+    step: int = 1
+    role: Role = "nuisance"
+
+    def __post_init__(self) -> None:
+        what = f"Int({self.low!r}, {self.high!r})"
+        _check_range(self.low, self.high, self.log, self.role, what)
+        if not isinstance(self.low, int) or not isinstance(self.high, int):
+            raise SpecError(f"{what}: the bounds have to be integers")
+        if type(self.step) is not int or self.step < 1 or (self.log and self.step != 1):
+            raise SpecError(f"{what}: step = {self.step!r} has to be a positive integer, and 1 in a log range")
+
+    def at(self, u: float) -> int:
+        """Return the value at the fraction u in [0, 1) of the range; every value gets its share of [0, 1)."""
+        if self.log:
+            low, high = math.log(self.low - 0.5), math.log(self.high + 0.5)
+            return min(max(round(math.exp(low + u * (high - low))), self.low), self.high)
+        n = (self.high - self.low) // self.step + 1
+        return self.low + self.step * min(int(u * n), n - 1)
+
+    def grid(self) -> tuple[int, ...]:
+        """Return the values that a grid takes."""
+        if self.log:
+            values = [self.low * 2**k for k in range(64) if self.low * 2**k <= self.high]
+            return tuple(values)
+        return tuple(range(self.low, self.high + 1, self.step))
+
+
+@dataclass(frozen=True)
+class Float:
+    """A range of real numbers of the search space; `log` spaces it evenly in the logarithm.
+
+    `n_grid` is the number of values, ends included, that a grid takes.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+    n_grid: int = 3
+    role: Role = "nuisance"
+
+    def __post_init__(self) -> None:
+        what = f"Float({self.low!r}, {self.high!r})"
+        _check_range(self.low, self.high, self.log, self.role, what)
+        if type(self.n_grid) is not int or self.n_grid < 2:
+            raise SpecError(f"{what}: n_grid = {self.n_grid!r} has to be an integer of 2 or more")
+
+    def at(self, u: float) -> float:
+        """Return the value at the fraction u in [0, 1] of the range."""
+        if self.log:
+            value = math.exp(math.log(self.low) + u * (math.log(self.high) - math.log(self.low)))
+        else:
+            value = self.low + u * (self.high - self.low)
+        return min(max(value, self.low), self.high)
+
+    def grid(self) -> tuple[float, ...]:
+        """Return the values that a grid takes."""
+        return tuple(self.at(k / (self.n_grid - 1)) for k in range(self.n_grid))
+
+
+@dataclass(frozen=True, init=False)
+class Choice:
+    """A list of options of the search space: `Choice("relu", "tanh")`. Numbers are allowed; at least two options."""
+
+    options: tuple[Value, ...]
+    role: Role
+
+    def __init__(self, *options: Value, role: Role = "nuisance") -> None:
+        what = f"Choice{options!r}"
+        if len(options) == 1 and isinstance(options[0], list | tuple):
+            raise SpecError(f"{what}: give the options one by one, Choice('relu', 'tanh'), not as a list")
+        if len(options) < 2:
+            raise SpecError(f"{what}: give at least two options, or fix the knob")
+        if len({(type(o), o) for o in options}) < len(options):
+            raise SpecError(f"{what}: an option is given twice")
+        _check_role(role, what)
+        object.__setattr__(self, "options", tuple(options))
+        object.__setattr__(self, "role", role)
+
+    def at(self, u: float) -> Value:
+        """Return the option at the fraction u in [0, 1) of the list."""
+        return self.options[min(int(u * len(self.options)), len(self.options) - 1)]
+
+    def grid(self) -> tuple[Value, ...]:
+        """Return the values that a grid takes: all options."""
+        return self.options
+
+
+Domain = Int | Float | Choice
+
+
+@dataclass(frozen=True)
+class Replication:
+    """How a trial is repeated: D training sets ("resamples") × I seeds = D·I replicas.
+
+    Schemes: `fresh` (drawn anew from a generator), `disjoint` (blocks of a partition of the pool; unbiased),
+    `subsample` (without replacement), `bootstrap` (with replacement). See lab.data.resampling for what each can show.
+    """
+
+    scheme: str = "disjoint"
+    n_resamples: int = 8
+    n_inits: int = 4
+
+    def __post_init__(self) -> None:
+        if self.scheme not in SCHEMES:
+            raise SpecError(f"replication: scheme {self.scheme!r} is unknown: choose one of {', '.join(SCHEMES)}")
+        for name in ("n_resamples", "n_inits"):
+            value = getattr(self, name)
+            if type(value) is not int or not 2 <= value <= 4096:
+                raise SpecError(f"replication: {name} = {value!r} has to be an integer from 2 to 4096")
+
+    @property
+    def n_replicas(self) -> int:
+        """The number of replicas R = D·I of a trial."""
+        return self.n_resamples * self.n_inits
+
+
+@dataclass(frozen=True)
+class Study:
+    """One question: a search space, a replication plan and a data set. See studies/capacity_sweep.py.
+
+    `objective` is what the search minimises, on the validation set: `"val_risk"` (Brier), `"val_error"`, or the pair
+    `("bias_sq", "variance")`. `learning_curve` lists the training-set sizes, as fractions of the confirmed
+    configuration's `n_train`, at which that configuration is measured again. `n_validation` and `n_test` default to
+    the data set's own. `round_size` trials are proposed together by a sampler that learns from results; it is fixed
+    so that what a search finds does not depend on the number of workers.
+
+    Raises:
+        SpecError: Anything in it is impossible. The data are not looked at here, see `lab.search.prepare`.
+    """
+
+    question: str
+    data: str
+    space: Mapping[str, Domain] = field(default_factory=dict)
+    fixed: Mapping[str, Value] = field(default_factory=dict)
+    replication: Replication = field(default_factory=Replication)
+    sampler: str = "qmc"
+    n_trials: int = 40
+    objective: str | tuple[str, str] = "val_risk"
+    seed: int = 0
+    learning_curve: tuple[float, ...] = tuple(2 ** (-k / 2) for k in range(6))
+    n_validation: int | None = None
+    n_test: int | None = None
+    n_evaluations: int = 20
+    round_size: int = 4
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.question, str) or not self.question.strip():
+            raise SpecError("question: say in one sentence what the study asks")
+        check_name(self.data, "data set")
+        if not isinstance(self.replication, Replication):
+            raise SpecError("replication: give a Replication(scheme=…, n_resamples=…, n_inits=…)")
+        self._check_space()
+        if self.sampler not in SAMPLERS:
+            raise SpecError(f"sampler {self.sampler!r} is unknown: choose one of {', '.join(SAMPLERS)}")
+        if self.objective != FRONTIER and self.objective not in OBJECTIVES:
+            raise SpecError(
+                f"objective {self.objective!r} is unknown: choose 'val_risk', 'val_error' or ('bias_sq', 'variance')"
+            )
+        if self.objective == FRONTIER and self.sampler == "cmaes":
+            raise SpecError("sampler 'cmaes' has one objective: choose qmc, random, grid, tpe, gp or nsga2 for a pair")
+        self._check_counts()
+
+    def _check_space(self) -> None:
+        object.__setattr__(self, "space", MappingProxyType(dict(self.space)))
+        object.__setattr__(self, "fixed", MappingProxyType(dict(self.fixed)))
+        for name, domain in self.space.items():
+            _known_knob(name, where="space")
+            if not isinstance(domain, Int | Float | Choice):
+                raise SpecError(f"space: {name} = {domain!r}: give Int(…), Float(…) or Choice(…), or put it in fixed")
+            if isinstance(domain, Int | Float) and KNOBS[name] not in (int, float):
+                raise SpecError(f"space: {name} is not a number: give Choice(…)")
+            if isinstance(domain, Float) and KNOBS[name] is int:
+                raise SpecError(f"space: {name} counts something: give Int({domain.low:g}, {domain.high:g})")
+            ends = domain.options if isinstance(domain, Choice) else (domain.low, domain.high)
+            for value in ends:
+                check_knob(name, value, where="space")
+        for name, value in self.fixed.items():
+            if name in self.space:
+                raise SpecError(f"{name} stands in space and in fixed: keep one")
+            check_knob(name, value, where="fixed")
+        if self.sampler == "cmaes" and sum(not isinstance(d, Choice) for d in self.space.values()) < 2:
+            raise SpecError("sampler 'cmaes' needs at least two numeric knobs: choose tpe or random")
+
+    def _check_counts(self) -> None:
+        for name, low, high in (
+            ("n_trials", 1, 1_000_000), ("n_evaluations", 2, 1000), ("round_size", 1, 1024), ("seed", 0, 2**62),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if type(value) is not int or not low <= value <= high:
+                raise SpecError(f"{name} = {value!r} has to be an integer from {low} to {high}")
+        for name in ("n_validation", "n_test"):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < 10):
+                raise SpecError(
+                    f"{name} = {value!r} has to be an integer of 10 or more, or None for the data set's own"
+                )
+        sizes = self.learning_curve
+        if any(isinstance(s, bool) or not isinstance(s, int | float) or not 0 < s <= 1 for s in sizes):
+            raise SpecError(f"learning_curve = {sizes!r}: give fractions of n_train above 0 and up to 1")
+        object.__setattr__(self, "learning_curve", tuple(float(s) for s in sizes))
+
+    def config(self, params: Mapping[str, Value]) -> TrialConfig:
+        """Return the trial that the searched values `params` stand for: defaults, then `fixed`, then `params`."""
+        values: dict[str, Any] = {**self.fixed, **params}
+        return TrialConfig(**values)
+
+    def role(self, knob: str) -> str:
+        """Return what a knob is to this study: "scientific", "nuisance" or "fixed"."""
+        return self.space[knob].role if knob in self.space else "fixed"
+
+    def largest(self, knob: str) -> Value:
+        """Return the largest value that a numeric knob takes in this study."""
+        domain = self.space.get(knob)
+        if domain is None:
+            return self.fixed.get(knob, getattr(TrialConfig(), knob))
+        return max(domain.options) if isinstance(domain, Choice) else domain.high  # type: ignore[type-var]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the specification as plain JSON values, for storage and comparison."""
+        spec = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        spec["space"] = {
+            name: {"kind": type(domain).__name__.lower()}
+            | {key: list(v) if isinstance(v, tuple) else v for key, v in dataclasses.asdict(domain).items()}
+            for name, domain in self.space.items()
+        }
+        spec["fixed"] = dict(self.fixed)
+        spec["replication"] = dataclasses.asdict(self.replication)
+        for name in ("objective", "learning_curve"):
+            if isinstance(spec[name], tuple):
+                spec[name] = list(spec[name])
+        return spec
+
+    def smoke(self) -> "Study":
+        """Return the same study made small enough to run in seconds: for a first look, and for tests."""
+        epochs = min(int(self.largest("epochs")), 8)
+        space = {name: domain for name, domain in self.space.items() if name != "epochs"}
+        return dataclasses.replace(
+            self,
+            space=space,
+            fixed={**self.fixed, "epochs": epochs},
+            replication=dataclasses.replace(self.replication, n_resamples=4, n_inits=2),
+            n_trials=min(self.n_trials, 4),
+            n_evaluations=min(self.n_evaluations, 5),
+        )
