@@ -86,7 +86,7 @@ class TrialConfig:
         return cls(**values)
 
 
-KNOBS: Mapping[str, type] = MappingProxyType({f.name: type(f.default) for f in dataclasses.fields(TrialConfig)})
+KNOBS: Mapping[str, type[Any]] = MappingProxyType({f.name: type(f.default) for f in dataclasses.fields(TrialConfig)})
 
 _ALLOWED: dict[str, tuple[str, ...]] = {
     "family": FAMILIES,
@@ -133,6 +133,7 @@ def check_knob(name: str, value: Any, *, where: str) -> Value:
         raise SpecError(f"{where}: {name} = {value!r} is unknown: choose one of {', '.join(_ALLOWED[name])}")
     if name in _BOUNDS:
         low, high = _BOUNDS[name]
+        assert isinstance(value, int | float)
         if not math.isfinite(value) or not low <= value <= high:
             raise SpecError(f"{where}: {name} = {value!r} is out of range: give {low:g} to {high:g}")
     return value
@@ -402,7 +403,7 @@ class Study:
         domain = self.space.get(knob)
         if domain is None:
             return self.fixed.get(knob, getattr(TrialConfig(), knob))
-        return max(domain.options) if isinstance(domain, Choice) else domain.high  # type: ignore[type-var]
+        return max(domain.options) if isinstance(domain, Choice) else domain.high
 
     def to_dict(self) -> dict[str, Any]:
         """Return the specification as plain JSON values, for storage and comparison."""
