@@ -1,0 +1,130 @@
+"""Training sets: which examples a replica gets.
+
+Four schemes (science: Geman et al. 1992; Yang et al. 2020; Breiman 1996 for the bootstrap):
+
+* `fresh`: drawn anew from a generator. The real thing.
+* `disjoint`: blocks of a partition of the pool. Unbiased, at sizes up to pool / D.
+* `subsample`: without replacement, each on its own. Any two overlap, so part of the variance is missed.
+* `bootstrap`: with replacement, each on its own. About 63 % distinct examples at the size of the pool.
+
+Training set number `index` is a function of (data set, scheme, seed, index) alone, and nested in its size: the first
+m examples of the training set of size n are the training set of size m. So a learning curve grows the same sets.
+"""
+
+import math
+
+from lab.data.datasets import Dataset, Pool
+from lab.errors import SpecError
+from lab.seeds import generator
+from lab.spec import SCHEMES
+
+
+def draw_resample(dataset: Dataset, scheme: str, *, n_train: int, n_blocks: int, seed: int, index: int) -> Pool:
+    """Return training set number `index`.
+
+    Args:
+        dataset: Where the examples come from.
+        scheme: One of `lab.spec.SCHEMES`.
+        n_train: Its size.
+        n_blocks: Blocks of one partition of the pool (`disjoint` only): replication.n_resamples. The indices
+            k·n_blocks to (k+1)·n_blocks − 1 are the blocks of partition k, and partitions are independent.
+        seed: The study seed.
+        index: Which one, counted through all phases of a study.
+
+    Raises:
+        SpecError: The data set cannot give such a training set.
+    """
+    check_scheme(dataset, scheme, n_train=n_train, n_resamples=n_blocks)
+    if index < 0:
+        raise ValueError(f"training set number {index}: give 0 or more")
+    n_pool = len(dataset.pool)
+    if scheme == "disjoint":
+        partition, block = divmod(index, n_blocks)
+        start = block * (n_pool // n_blocks)
+        order = generator(seed, "resample", partition).permutation(n_pool)
+        return dataset.pool.take(order[start : start + n_train])
+    rng = generator(seed, "resample", index)
+    if scheme == "fresh":
+        assert dataset.draw is not None
+        return dataset.draw(n_train, rng)
+    if scheme == "subsample":
+        return dataset.pool.take(rng.permutation(n_pool)[:n_train])
+    return dataset.pool.take(rng.integers(0, n_pool, size=n_train))
+
+
+def check_scheme(dataset: Dataset, scheme: str, *, n_train: int, n_resamples: int) -> None:
+    """Check that the data set can give `n_resamples` training sets of `n_train` examples.
+
+    Raises:
+        SpecError: It cannot; the message says what would fit.
+    """
+    n_pool = len(dataset.pool)
+    if scheme not in SCHEMES:
+        raise SpecError(f"replication: scheme {scheme!r} is unknown: choose one of {', '.join(SCHEMES)}")
+    if n_train < 1 or n_resamples < 1:
+        raise SpecError(f"replication: {n_resamples} training sets of {n_train} examples: give 1 or more of both")
+    if scheme == "fresh" and dataset.draw is None:
+        raise SpecError(
+            f"replication: scheme 'fresh' needs a generator, and {dataset.name} is a fixed set of examples: "
+            "choose disjoint, subsample or bootstrap, or the data set gaussians"
+        )
+    if scheme == "disjoint" and n_train > n_pool // n_resamples:
+        most, sets = n_pool // n_resamples, n_pool // n_train
+        hint = f"lower n_train to {most} or less" if most else f"lower n_resamples to {n_pool} or less"
+        raise SpecError(
+            f"replication: {n_resamples} disjoint training sets of n_train = {n_train} need {n_resamples * n_train} "
+            f"examples, and the pool of {dataset.name} has {n_pool}: {hint}"
+            + (f", or n_resamples to {sets}" if most and sets >= 2 else "")
+            + ", or choose the scheme subsample"
+        )
+    if scheme == "subsample" and n_train > n_pool:
+        raise SpecError(
+            f"replication: n_train = {n_train} examples without replacement, and the pool of {dataset.name} "
+            f"has {n_pool}: lower n_train to {n_pool} or less"
+        )
+
+
+def distinct_share(n_train: int, n_pool: int) -> float:
+    """Return the expected share of distinct examples in a bootstrap training set, N·(1 − (1 − 1/N)ᵐ) / m."""
+    if n_pool == 1:
+        return 1 / n_train
+    return float(-n_pool * math.expm1(n_train * math.log1p(-1 / n_pool)) / n_train)
+
+
+def describe_scheme(scheme: str, *, n_train: int, n_pool: int, n_resamples: int) -> str:
+    """Return one or two sentences for a report: what the scheme estimates, and what it cannot show.
+
+    Raises:
+        SpecError: The scheme is unknown.
+    """
+    sets = f"{n_resamples} training sets of {n_train:,} examples"
+    if scheme == "fresh":
+        return (
+            f"{sets} are drawn anew from the generator, so they share nothing and the variance is that of the whole "
+            f"process of drawing and training at n = {n_train:,}."
+        )
+    if scheme == "disjoint":
+        return (
+            f"{sets} are disjoint blocks of a pool of {n_pool:,}, so the variance estimate is unbiased at this size. "
+            f"It holds for n = {n_train:,}: sizes above {n_pool // n_resamples:,} cannot be measured this way."
+        )
+    if scheme == "subsample":
+        fraction = n_train / n_pool
+        shared = f"{sets} are each drawn without replacement from a pool of {n_pool:,} (m/N = {fraction:.2f}), so any "
+        if n_train == n_pool:
+            return (
+                f"{sets} are all the whole pool (m/N = 1.00), so none of the variance from sampling is captured: "
+                "it is booked as bias², and only that from initialisation shows."
+            )
+        return (
+            f"{shared}two share {n_train * fraction:,.0f} examples on average. About 1 − m/N = {1 - fraction:.0%} of "
+            "the variance from sampling is captured, and the rest is booked as bias²."
+        )
+    if scheme == "bootstrap":
+        share = distinct_share(n_train, n_pool)
+        return (
+            f"{sets} are each drawn with replacement from a pool of {n_pool:,}: {share:.0%} of the examples of one are "
+            "distinct on average, and duplicates count more than once. So it shows the variance of training on "
+            f"reweighted examples of this pool, not that of {n_train:,} new ones."
+        )
+    raise SpecError(f"replication: scheme {scheme!r} is unknown: choose one of {', '.join(SCHEMES)}")
