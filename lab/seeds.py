@@ -39,3 +39,11 @@ def stream(seed: int, cause: Cause, *indices: int) -> int:
 def generator(seed: int, cause: Cause, *indices: int) -> np.random.Generator:
     """Return a numpy generator (Philox, counter-based) on the stream `stream(seed, cause, *indices)`."""
     return np.random.Generator(np.random.Philox(key=stream(seed, cause, *indices)))
+
+
+def mix64(word: int) -> int:
+    """Return a 64-bit hash of a 64-bit word: the finaliser of SplitMix64 (Steele, Lea & Flood 2014)."""
+    word = (word + 0x9E3779B97F4A7C15) & (2**64 - 1)
+    word = ((word ^ (word >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
+    word = ((word ^ (word >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
+    return word ^ (word >> 31)
