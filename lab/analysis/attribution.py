@@ -1,0 +1,232 @@
+"""Attribution: which hyperparameter goes with bias², and which with variance.
+
+A random forest predicts the logarithm of a target from the knobs that a study varies. What it predicts of trials that
+it was not fitted on says how much of the target the knobs explain at all (R², out of fold); how much worse it gets
+when one knob is shuffled among those trials is that knob's importance. A ranking is only given if there is something
+to rank: R² ≥ 0.6 "reliable", 0.2 to 0.6 "rough", below "no ranking".
+
+Optuna's default importance (PED-ANOVA) answers another question: which knob decides who is among the best 10 %.
+Trials proposed by a sampler that learns from results (tpe, gp …) crowd around good values and are no factorial
+design: use qmc, random or grid where attribution is the question.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from sklearn.ensemble import RandomForestRegressor
+
+from lab.analysis.capacity_curve import number_column, of_phase
+from lab.seeds import generator, stream
+from lab.spec import KNOBS
+
+TABLE = ["target", "knob", "importance", "importance_lo", "importance_hi", "rank", "r2", "unexplained", "status",
+         "n_trials"]  # fmt: skip
+DIRECTION = ["value", "mean", "lo", "hi", "n_trials"]
+RELIABLE, ROUGH = 0.6, 0.2
+MIN_TRIALS = 10
+N_FOLDS, N_SPLITS, N_SHUFFLES, N_BOOTSTRAPS, N_TREES = 5, 3, 5, 40, 60
+FLOOR = 0.01  # of the median positive value: what stands in for a target that is 0 or, as estimates can be, negative
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What the target does as a knob goes from `low` to `high`, the others as they were: `ratio` times, interval."""
+
+    knob: str
+    target: str
+    low: float | str | bool
+    high: float | str | bool
+    ratio: float
+    ratio_lo: float
+    ratio_hi: float
+
+
+@dataclass(frozen=True)
+class _Design:
+    """Knobs as numbers (n, K), categories as the place of their name in the alphabet, and the log of the target."""
+
+    knobs: list[str]
+    values: np.ndarray
+    categories: dict[str, list[str]]
+    log_target: np.ndarray
+
+
+def _design(trials: pd.DataFrame, target: str, knobs: Sequence[str] | None) -> _Design:
+    rows = of_phase(trials, "explore")
+    measured = number_column(rows, target)
+    rows = rows[np.isfinite(measured)]
+    y = measured[np.isfinite(measured)].to_numpy(np.float64)
+    positive = y[y > 0]
+    if positive.size == 0:
+        rows, y = rows.iloc[:0], y[:0]
+    names = [knob for knob in (knobs or KNOBS) if knob in rows and rows[knob].nunique() > 1]
+    columns, categories = [], {}
+    for knob in names:
+        numbers = pd.to_numeric(rows[knob], errors="coerce")
+        if numbers.notna().all():
+            columns.append(numbers.to_numpy(np.float64))
+        else:
+            texts = rows[knob].astype(str)
+            categories[knob] = sorted(texts.unique())
+            columns.append(texts.map({text: k for k, text in enumerate(categories[knob])}).to_numpy(np.float64))
+    values = np.column_stack(columns) if columns else np.empty((len(y), 0))
+    floor = FLOOR * float(np.median(positive)) if positive.size else 1.0
+    return _Design(names, values, categories, np.log(np.maximum(y, floor)))
+
+
+def importance(
+    trials: pd.DataFrame,
+    *,
+    targets: Sequence[str] = ("bias_sq", "variance"),
+    knobs: Sequence[str] | None = None,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Return, for each target and each knob that varies, the knob's share of the target's variation among trials.
+
+    `importance` is half the growth of the out-of-fold squared error when the knob is shuffled, over the variance of
+    the log target: 0 for a knob that carries nothing, near R² for one that carries all (the total Sobol index of the
+    forest, Bénard et al. 2022). What knobs do together counts for each of them. Its 95 % interval is t over trials, of
+    the mean growth: it covers another draw of trials from the same design, not another forest, and is too narrow where
+    two knobs went together in the design.
+    `unexplained` is 1 − R²: interaction with things not varied, noise of the measurement, what the forest misses.
+
+    Returns:
+        Columns `TABLE`, sorted by target and rank. Without a ranking ("no ranking": R² < 0.2, or fewer than 10 trials,
+        then R² is NaN) the knobs are listed with NaN. Explore trials only; those without the target (all replicas
+        diverged) are left out, see `n_trials`.
+    """
+    table = [row for place, target in enumerate(targets) for row in _rank(trials, target, knobs, seed, place)]
+    return pd.DataFrame(table, columns=TABLE)
+
+
+def _rank(
+    trials: pd.DataFrame, target: str, knobs: Sequence[str] | None, seed: int, stream_of: int
+) -> list[dict[str, object]]:
+    design = _design(trials, target, knobs)
+    n, y = len(design.log_target), design.log_target
+    r2, growth = math.nan, np.full((n, len(design.knobs)), math.nan)
+    if n >= MIN_TRIALS and design.knobs and y.std() > 0:
+        residual_sq, growth = _out_of_fold(design, seed, stream_of)
+        r2 = 1 - float(residual_sq.mean() / y.var())
+        growth = growth / (2 * y.var())
+    status = "reliable" if r2 >= RELIABLE else "rough" if r2 >= ROUGH else "no ranking"
+    rows: list[dict[str, object]] = []
+    means = growth.mean(axis=0) if n else growth.sum(axis=0)
+    order = np.argsort(-means, kind="stable") if status != "no ranking" else np.arange(len(design.knobs))
+    for place, k in enumerate(order.tolist()):
+        mean, half, rank = math.nan, math.nan, math.nan
+        if status != "no ranking":
+            mean = float(means[k])
+            rank = place + 1.0
+            half = float(stats.t.ppf(0.975, n - 1) * growth[:, k].std(ddof=1) / math.sqrt(n))
+        rows.append({"target": target, "knob": design.knobs[k], "importance": mean, "importance_lo": mean - half,
+                     "importance_hi": mean + half, "rank": rank, "r2": r2, "status": status, "n_trials": n,
+                     "unexplained": 1 - min(max(r2, 0.0), 1.0) if math.isfinite(r2) else math.nan})  # fmt: skip
+    return rows
+
+
+def _forest(seed: int) -> RandomForestRegressor:
+    return RandomForestRegressor(N_TREES, min_samples_leaf=2, random_state=seed % 2**32)
+
+
+def _out_of_fold(design: _Design, seed: int, place: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return, for each trial, its squared error (n,) and its growth when each knob is shuffled (n, K)."""
+    n, n_knobs = design.values.shape
+    residual_sq, growth = np.zeros(n), np.zeros((n, n_knobs))
+    for split in range(N_SPLITS):
+        rng = generator(seed, "analysis", place, split)
+        fold_of = rng.permutation(n) % N_FOLDS
+        for fold in range(N_FOLDS):
+            out = np.flatnonzero(fold_of == fold)
+            fitted = _forest(stream(seed, "analysis", place, split, fold))
+            fitted.fit(design.values[fold_of != fold], design.log_target[fold_of != fold])
+            blocks = [design.values[out]]
+            for k in range(n_knobs):
+                for _ in range(N_SHUFFLES):
+                    shuffled = design.values[out].copy()
+                    # a value drawn from all trials, not only from the few of this fold
+                    shuffled[:, k] = rng.permutation(design.values[:, k])[: len(out)]
+                    blocks.append(shuffled)
+            errors = (fitted.predict(np.concatenate(blocks)).reshape(len(blocks), -1) - design.log_target[out]) ** 2
+            residual_sq[out] += errors[0] / N_SPLITS
+            worse = errors[1:].reshape(n_knobs, N_SHUFFLES, -1).mean(axis=1) - errors[0]
+            growth[out] += worse.T / N_SPLITS
+    return residual_sq, growth
+
+
+def direction(trials: pd.DataFrame, knob: str, target: str, *, seed: int = 0, n_grid: int = 9) -> pd.DataFrame:
+    """Return how the target goes with a knob, the other knobs as they were tried: partial dependence with a band.
+
+    The geometric mean over trials of the forest's prediction with the knob set to each value; the band is the 2.5 to
+    97.5 % range over forests grown on bootstrap samples of the trials. It says where the forest's picture is stable;
+    a forest flattens slopes, above all near the ends.
+
+    Returns:
+        Columns `DIRECTION`: value of the knob (a number, or a category's name), mean, lo, hi in units of the target.
+        Empty with fewer than 10 trials, or if the knob does not vary.
+    """
+    design = _design(trials, target, None)
+    if len(design.log_target) < MIN_TRIALS or knob not in design.knobs:
+        return pd.DataFrame(columns=DIRECTION)
+    grid = _grid(design, knob, n_grid)
+    curves = _dependence(design, knob, grid, seed)
+    names = design.categories.get(knob)
+    return pd.DataFrame({
+        "value": [names[int(g)] for g in grid] if names else grid, "mean": np.exp(curves.mean(axis=0)),
+        "lo": np.exp(np.quantile(curves, 0.025, axis=0)), "hi": np.exp(np.quantile(curves, 0.975, axis=0)),
+        "n_trials": len(design.log_target),
+    })  # fmt: skip
+
+
+def effect(trials: pd.DataFrame, knob: str, target: str, *, seed: int = 0) -> Effect | None:
+    """Return the target at a numeric knob's 90 % point over that at its 10 % point (for a category: extreme options).
+
+    The same forests as `direction`. An interval that contains 1 is no effect to speak of. For a category the two
+    options are the ones with the lowest and the highest mean, so the ratio is above 1 by selection; None where there
+    is nothing to compare.
+    """
+    design = _design(trials, target, None)
+    if len(design.log_target) < MIN_TRIALS or knob not in design.knobs:
+        return None
+    names = design.categories.get(knob)
+    column = design.values[:, design.knobs.index(knob)]
+    if names:
+        grid = _grid(design, knob, len(names))
+        curves = _dependence(design, knob, grid, seed)
+        low, high = int(curves.mean(axis=0).argmin()), int(curves.mean(axis=0).argmax())
+    else:
+        grid = np.quantile(column, [0.1, 0.9], method="nearest")
+        low, high = 0, 1
+        curves = _dependence(design, knob, grid, seed)
+    change = curves[:, high] - curves[:, low]
+    ends = [names[int(grid[k])] if names else float(grid[k]) for k in (low, high)]
+    lo, hi = np.exp(np.quantile(change, [0.025, 0.975]))
+    return Effect(knob, target, ends[0], ends[1], math.exp(float(change.mean())), float(lo), float(hi))
+
+
+def _grid(design: _Design, knob: str, n_grid: int) -> np.ndarray:
+    column = design.values[:, design.knobs.index(knob)]
+    distinct = np.unique(column)
+    if knob in design.categories or len(distinct) <= n_grid:
+        return distinct
+    return np.unique(np.quantile(column, np.linspace(0, 1, n_grid), method="nearest"))
+
+
+def _dependence(design: _Design, knob: str, grid: np.ndarray, seed: int) -> np.ndarray:
+    """Return the partial dependence of the log target, one row a bootstrap sample of the trials."""
+    n, k = len(design.log_target), design.knobs.index(knob)
+    moved = np.tile(design.values, (len(grid), 1))
+    moved[:, k] = np.repeat(grid, n)
+    rows = []
+    for b in range(N_BOOTSTRAPS):
+        drawn = generator(seed, "analysis", 1000 + b).integers(n, size=n)
+        forest = RandomForestRegressor(
+            30, min_samples_leaf=2, bootstrap=False, max_features=0.7, random_state=stream(seed, "analysis", b) % 2**32
+        )
+        forest.fit(design.values[drawn], design.log_target[drawn])
+        rows.append(forest.predict(moved).reshape(len(grid), n).mean(axis=1))
+    return np.array(rows)

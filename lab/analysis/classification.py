@@ -1,0 +1,234 @@
+"""Which classes are mistaken for which, and the usual scores: means over replicas, with intervals.
+
+Shapes: D data resamples, I initialisations, R replicas left after leaving out the diverged ones (NaN), N test points,
+C classes. A replica's class is the argmax of its probabilities.
+
+What the intervals cover: another set of replicas (training set and seed drawn anew: the crossed standard error of
+`lab.analysis.training_curve.mean_over_replicas`) and another test set of the same size (infinitesimal jackknife over
+the test points of the mean over replicas). The two variances are added; the replica scatter of single test points
+enters both, so the sum errs on the wide side.
+
+Conventions: precision of a class that a replica never predicts is 0 (scikit-learn's zero_division=0), and so is its
+F1. A class without a test point has no recall, precision or F1 (NaN), and does not enter macro F1.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from sklearn import metrics
+
+from lab.analysis.training_curve import ReplicaMean, mean_over_replicas
+
+N_BINS = 15  # of the calibration error; Guo et al. 2017
+PER_CLASS = [
+    "class", "name", "precision", "precision_lo", "precision_hi", "recall", "recall_lo", "recall_hi",
+    "f1", "f1_lo", "f1_hi", "support", "n_replicas", "n_diverged",
+]  # fmt: skip
+SUMMARY = ["metric", "value", "lo", "hi", "n_replicas", "n_diverged", "covers"]
+_RANGES = {"accuracy": 1.0, "macro_f1": 1.0, "log_loss": math.inf, "brier": 2.0, "ece": 1.0}
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Confusion matrix, rows the true classes: mean counts over replicas, and percentages of each row.
+
+    The percentages of a class without a test point are NaN; with no replica left all is NaN.
+    """
+
+    counts_CC: np.ndarray
+    percent_CC: np.ndarray
+    n_replicas: int
+    n_diverged: int
+
+
+@dataclass(frozen=True)
+class _Replicas:
+    probabilities_RNC: np.ndarray  # float64, of the replicas that are left
+    predicted_RN: np.ndarray
+    labels_N: np.ndarray
+    kept_DI: np.ndarray
+    n_classes: int
+
+    @property
+    def n_diverged(self) -> int:
+        return int(self.kept_DI.size - self.kept_DI.sum())
+
+    def on_grid(self, values_R: np.ndarray) -> np.ndarray:
+        values_DI = np.full(self.kept_DI.shape, math.nan)
+        values_DI[self.kept_DI] = values_R
+        return values_DI
+
+
+def _prepare(probabilities_DINC: np.ndarray, labels_N: np.ndarray, n_classes: int | None) -> _Replicas:
+    if probabilities_DINC.ndim != 4 or labels_N.shape != probabilities_DINC.shape[2:3]:
+        raise ValueError(
+            f"probabilities of shape {probabilities_DINC.shape} with labels of shape {labels_N.shape}: "
+            "give (resamples, inits, points, classes) and (points,)"
+        )
+    if n_classes is not None and n_classes != probabilities_DINC.shape[3]:
+        raise ValueError(f"probabilities of {probabilities_DINC.shape[3]} classes, but n_classes = {n_classes}")
+    n_classes = probabilities_DINC.shape[3]
+    if labels_N.size and not (0 <= labels_N.min() and labels_N.max() < n_classes):
+        raise ValueError(f"labels run from {labels_N.min()} to {labels_N.max()}: give 0 to {n_classes - 1}")
+    kept_DI = np.isfinite(probabilities_DINC).all(axis=(2, 3))
+    if labels_N.size == 0:
+        kept_DI = np.zeros_like(kept_DI)
+    kept_RNC = probabilities_DINC[kept_DI].astype(np.float64)
+    return _Replicas(kept_RNC, kept_RNC.argmax(axis=2), labels_N.astype(np.int64), kept_DI, n_classes)
+
+
+def confusion(probabilities_DINC: np.ndarray, labels_N: np.ndarray, n_classes: int | None = None) -> Confusion:
+    """Return the confusion matrix (rows: true class), averaged over the replicas that did not diverge."""
+    replicas = _prepare(probabilities_DINC, labels_N, n_classes)
+    n, n_classes = len(replicas.predicted_RN), replicas.n_classes
+    if n == 0:
+        empty = np.full((n_classes, n_classes), math.nan)
+        return Confusion(empty, empty.copy(), 0, replicas.n_diverged)
+    true_RN = np.broadcast_to(replicas.labels_N, replicas.predicted_RN.shape)
+    counts = metrics.confusion_matrix(true_RN.ravel(), replicas.predicted_RN.ravel(), labels=np.arange(n_classes)) / n
+    support = counts.sum(axis=1, keepdims=True)
+    percent = np.where(support > 0, 100 * counts / np.maximum(support, 1e-300), math.nan)
+    return Confusion(counts, percent, n, replicas.n_diverged)
+
+
+def per_class(
+    probabilities_DINC: np.ndarray,
+    labels_N: np.ndarray,
+    n_classes: int | None = None,
+    *,
+    class_names: Sequence[str] | None = None,
+    level: float = 0.95,
+) -> pd.DataFrame:
+    """Return precision, recall and F1 of each class: mean over replicas, interval, and the number of test points.
+
+    Returns:
+        Columns `PER_CLASS`, one row a class. The module's docstring says what the intervals cover.
+    """
+    replicas = _prepare(probabilities_DINC, labels_N, n_classes)
+    names = list(class_names) if class_names is not None else [str(c) for c in range(replicas.n_classes)]
+    values_RC = _scores(replicas)
+    rows = []
+    for c in range(replicas.n_classes):
+        true_N = replicas.labels_N == c
+        row: dict[str, object] = {"class": c, "name": names[c], "support": int(true_N.sum())}
+        row |= {"n_replicas": len(replicas.predicted_RN), "n_diverged": replicas.n_diverged}
+        influences = _influences(replicas, c)
+        for name, values in values_RC.items():
+            value, lo, hi = math.nan, math.nan, math.nan
+            if true_N.any():
+                value, lo, hi = _interval(replicas, values[:, c], influences[name], level, 1.0)
+            row |= {name: value, f"{name}_lo": lo, f"{name}_hi": hi}
+        rows.append(row)
+    return pd.DataFrame(rows, columns=PER_CLASS)
+
+
+def _scores(replicas: _Replicas) -> dict[str, np.ndarray]:
+    """Return precision, recall and F1, each (R, C)."""
+    every = np.arange(replicas.n_classes)
+    values = [
+        metrics.precision_recall_fscore_support(replicas.labels_N, predicted_N, labels=every, zero_division=0.0)[:3]
+        for predicted_N in replicas.predicted_RN
+    ]
+    stacked = np.array(values, dtype=np.float64).reshape(len(values), 3, replicas.n_classes)
+    return {"precision": stacked[:, 0], "recall": stacked[:, 1], "f1": stacked[:, 2]}
+
+
+def _influences(replicas: _Replicas, c: int) -> dict[str, np.ndarray]:
+    """Return each test point's influence (N,) on a class's scores, averaged over replicas.
+
+    Each score is a ratio A/B of sums over points; its derivative in the weight of point n is (a_n − (A/B)·b_n)/B.
+    """
+    true_N = (replicas.labels_N == c).astype(np.float64)
+    said_RN = (replicas.predicted_RN == c).astype(np.float64)
+    hit_RN = said_RN * true_N
+    shares = {"precision": (hit_RN, said_RN), "recall": (hit_RN, np.broadcast_to(true_N, said_RN.shape)),
+              "f1": (2 * hit_RN, said_RN + true_N)}  # fmt: skip
+    result = {}
+    for name, (a_RN, b_RN) in shares.items():
+        below_R1 = np.maximum(b_RN.sum(axis=1, keepdims=True), 1e-300)
+        empty = b_RN.sum(axis=1, keepdims=True) == 0
+        ratio_R1 = a_RN.sum(axis=1, keepdims=True) / below_R1
+        influence_RN = np.where(empty, 0.0, (a_RN - ratio_R1 * b_RN) / np.where(empty, 1.0, below_R1))
+        result[name] = influence_RN.mean(axis=0) if len(influence_RN) else np.zeros(len(true_N))
+    return result
+
+
+def _interval(
+    replicas: _Replicas, values_R: np.ndarray, influence_N: np.ndarray, level: float, ceiling: float
+) -> tuple[float, float, float]:
+    """Return mean, lower and upper end; the ends are NaN with a single replica."""
+    over: ReplicaMean = mean_over_replicas(replicas.on_grid(values_R))
+    n = len(influence_N)
+    if over.n < 2 or n < 2:
+        return over.mean, math.nan, math.nan
+    test_variance = float((influence_N**2).sum()) * n / (n - 1)
+    variance = over.se**2 + test_variance
+    below = over.se**4 / over.df + test_variance**2 / (n - 1)
+    if not below > 0:
+        return over.mean, over.mean, over.mean
+    half = float(stats.t.ppf((1 + level) / 2, variance**2 / below)) * math.sqrt(variance)
+    return over.mean, max(over.mean - half, 0.0), min(over.mean + half, ceiling)
+
+
+def summary(
+    probabilities_DINC: np.ndarray, labels_N: np.ndarray, n_classes: int | None = None, *, level: float = 0.95
+) -> pd.DataFrame:
+    """Return accuracy, macro F1, log loss, Brier score (summed over classes, 0…2) and expected calibration error.
+
+    The calibration error takes the confidence of the predicted class in 15 bins of equal width (Guo et al. 2017). It
+    is a sum of absolute values, hence too large on average with few test points.
+
+    Returns:
+        Columns `SUMMARY`, one row a metric; `covers` says what the interval covers.
+    """
+    replicas = _prepare(probabilities_DINC, labels_N, n_classes)
+    n, n_test = len(replicas.predicted_RN), len(replicas.labels_N)
+    n_resamples, n_inits = replicas.kept_DI.shape
+    covers = f"{level:.0%}: new training sets and seeds ({n_resamples} × {n_inits}), new test sets ({n_test} points)"
+    measured = _summary_scores(replicas) if n else {}
+    rows = []
+    for name, ceiling in _RANGES.items():
+        value, lo, hi = math.nan, math.nan, math.nan
+        if name in measured:
+            value, lo, hi = _interval(replicas, *measured[name], level, ceiling)
+        rows.append({"metric": name, "value": value, "lo": lo, "hi": hi, "n_replicas": n,
+                     "n_diverged": replicas.n_diverged, "covers": covers})  # fmt: skip
+    return pd.DataFrame(rows, columns=SUMMARY)
+
+
+def _summary_scores(replicas: _Replicas) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return, for each metric, its value in each replica (R,) and the influence of each test point (N,)."""
+    labels_N, p_RNC = replicas.labels_N, replicas.probabilities_RNC
+    n_test = len(labels_N)
+    right_RN = (replicas.predicted_RN == labels_N).astype(np.float64)
+    true_RN = p_RNC[:, np.arange(n_test), labels_N]
+    losses = {
+        "accuracy": right_RN,
+        "log_loss": -np.log(np.clip(true_RN, np.finfo(np.float32).eps, 1.0)),  # predictions are stored as float32
+        "brier": 1 - 2 * true_RN + (p_RNC**2).sum(axis=2),
+    }
+    result = {name: (x.mean(axis=1), (x - x.mean(axis=1, keepdims=True)).mean(axis=0) / n_test)
+              for name, x in losses.items()}  # fmt: skip
+    present = np.unique(labels_N)
+    f1_R = _scores(replicas)["f1"][:, present].mean(axis=1)
+    result["macro_f1"] = f1_R, np.mean([_influences(replicas, int(c))["f1"] for c in present], axis=0)
+    result["ece"] = _calibration(p_RNC.max(axis=2), right_RN)
+    return result
+
+
+def _calibration(confidence_RN: np.ndarray, right_RN: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    n_test = confidence_RN.shape[1]
+    gap_RN = right_RN - confidence_RN
+    # bins (0, 1/15], (1/15, 2/15] …, as in Guo et al.
+    bin_RN = np.clip(np.ceil(confidence_RN * N_BINS).astype(int) - 1, 0, N_BINS - 1)
+    values_R, signed_RN = np.zeros(len(gap_RN)), np.zeros_like(gap_RN)
+    for b in range(N_BINS):
+        inside_RN = bin_RN == b
+        sum_R = np.where(inside_RN, gap_RN, 0.0).sum(axis=1)
+        values_R += np.abs(sum_R) / n_test
+        signed_RN += np.where(inside_RN, np.sign(sum_R)[:, None] * gap_RN, 0.0)
+    return values_R, (signed_RN - values_R[:, None]).mean(axis=0) / n_test
