@@ -29,7 +29,7 @@ Tensors = Mapping[str, Tensor]
 
 BATCH_NORM_MOMENTUM = 0.1  # torch's default
 EPSILON = 1e-5  # torch's default
-GROUPS = 8  # of group norm: the largest divisor of the width up to this
+GROUPS = 8  # of group norm, at the most; see `n_groups`
 
 
 @dataclass(frozen=True)
@@ -105,9 +105,15 @@ class Network(ABC):
         scale, shift = weights[f"{name}.scale"], weights[f"{name}.shift"]
         if kind == "batch":
             return batch_norm(x_RBC, scale, shift, buffers[f"{name}.mean"], buffers[f"{name}.var"], training)
-        n_channels = x_RBC.shape[2]
-        n_groups = 1 if kind == "layer" else max(g for g in range(1, GROUPS + 1) if n_channels % g == 0)
-        return group_norm(x_RBC, scale, shift, n_groups)
+        return group_norm(x_RBC, scale, shift, 1 if kind == "layer" else n_groups(x_RBC.shape[2]))
+
+
+def n_groups(n_channels: int) -> int:
+    """Return the largest number of equal groups, up to `GROUPS`, of at least two channels each (else 1).
+
+    A group of one unit of a perceptron has no spread: normalising it would erase the unit.
+    """
+    return max((g for g in range(1, GROUPS + 1) if n_channels % g == 0 and n_channels >= 2 * g), default=1)
 
 
 def linear(x_RBF: Tensor, weight_RFG: Tensor, bias_RG: Tensor) -> Tensor:
@@ -168,10 +174,10 @@ def batch_norm(
     return (x - _per_channel(mean, x)) * _per_channel(factor, x) + _per_channel(shift_RC, x)
 
 
-def group_norm(x: Tensor, scale_RC: Tensor, shift_RC: Tensor, n_groups: int) -> Tensor:
+def group_norm(x: Tensor, scale_RC: Tensor, shift_RC: Tensor, groups: int) -> Tensor:
     """Group normalisation of R networks (Wu & He 2018); one group is layer normalisation over channels and pixels."""
     R, B = x.shape[:2]
-    grouped = x.reshape(R, B, n_groups, -1)
+    grouped = x.reshape(R, B, groups, -1)
     var, mean = torch.var_mean(grouped, dim=-1, correction=0, keepdim=True)
     normalised = ((grouped - mean) * torch.rsqrt(var + EPSILON)).view(x.shape)
     return normalised * _per_channel(scale_RC, x) + _per_channel(shift_RC, x)

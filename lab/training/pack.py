@@ -101,12 +101,12 @@ class Dropout:
             self._counters[n_words] = torch.arange(n_words, dtype=torch.int32, device=self._device)[None]
         first_U1, second_U1 = self._layer_keys(layer)
         h = self._counters[n_words] ^ first_U1
-        h ^= h >> 16
+        h ^= (h >> 16) & 0xFFFF  # torch shifts in the sign: the mask makes the shift a logical one
         h *= self._M1
         h += second_U1
-        h ^= h >> 15
+        h ^= (h >> 15) & 0x1FFFF
         h *= self._M2
-        h ^= h >> 16
+        h ^= (h >> 16) & 0xFFFF
         return h.view(torch.int16)[:, :n] >= self._dropped - 32768
 
     def __call__(self, layer: int, x: Tensor) -> Tensor:

@@ -1,0 +1,135 @@
+"""What a user of PyTorch would write for one replica: torch.nn, torch.optim, no stacking. The trainer is held to it.
+
+Shares with the lab only what defines the replica: its training set, its initial weights, its batch order and which
+units dropout keeps. Nothing of `lab.models.layers`, `lab.training.optimizers` or the loop is used.
+"""
+
+import numpy as np
+import torch
+from torch import nn
+
+from lab import models, seeds
+from lab.data.resampling import draw_resample
+from lab.models.initialization import initial_values
+from lab.training.pack import Dropout
+
+ACTIVATIONS = {
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "gelu": nn.GELU,
+    "leaky_relu": nn.LeakyReLU,
+}
+
+
+GROUPS = {6: 3}  # written out for the width that the tests use
+
+
+def norm_layer(kind, n, is_image):
+    if kind == "batch":
+        return nn.BatchNorm2d(n) if is_image else nn.BatchNorm1d(n)
+    if kind == "none":
+        return nn.Identity()
+    return nn.GroupNorm(1 if kind == "layer" else GROUPS[n], n)
+
+
+class Reference(nn.Module):
+    def __init__(self, config, image_shape, n_classes):
+        super().__init__()
+        self.linears, self.norms = nn.ModuleList(), nn.ModuleList()
+        self.is_cnn = config.family == "cnn"
+        channels, height, width = image_shape
+        n = channels if self.is_cnn else channels * height * width
+        for _ in range(config.depth):
+            self.linears.append(nn.Conv2d(n, config.width, 3, padding=1) if self.is_cnn else nn.Linear(n, config.width))
+            self.norms.append(norm_layer(config.norm, config.width, self.is_cnn))
+            n = config.width
+            if self.is_cnn and min(height, width) >= 2:
+                height, width = height // 2, width // 2
+        self.output = nn.Linear(n * height * width if self.is_cnn else n, n_classes)
+        self.activation = ACTIVATIONS[config.activation]()
+        self.rate = config.dropout
+        self.kept = None
+
+    def forward(self, x):
+        if not self.is_cnn:
+            x = x.flatten(1)
+        for layer, (linear, norm) in enumerate(zip(self.linears, self.norms, strict=True)):
+            x = self.activation(norm(linear(x)))
+            if self.is_cnn and min(x.shape[-2:]) >= 2:
+                x = nn.functional.max_pool2d(x, 2)
+            if self.training and self.rate:
+                x = x * self.kept(layer, x.numel()).view(x.shape) / (1 - self.rate)
+        return self.output(x.flatten(1))
+
+
+def load_initial_weights(module, network, config, init, seed):
+    values = initial_values(
+        network.parameters, config.init_scheme, config.init_gain, seeds.generator(seed, "init", init)
+    )
+    sizes = [int(np.prod(p.shape)) for p in network.parameters]
+    tensors = [
+        torch.from_numpy(v.reshape(p.shape))
+        for p, v in zip(network.parameters, np.split(values, np.cumsum(sizes)[:-1]), strict=True)
+    ]
+    own = []
+    for linear, norm in zip([*module.linears, module.output], [*module.norms, None], strict=True):
+        own += [linear.weight, linear.bias]
+        if norm is not None and len(list(norm.parameters())):
+            own += [norm.weight, norm.bias]
+    with torch.no_grad():
+        for target, value in zip(own, tensors, strict=True):
+            target.copy_(value.T if target.dim() == 2 else value)  # the lab stores a linear weight (in, out)
+
+
+def scheduler(config, optimizer, n_steps):
+    kinds = torch.optim.lr_scheduler
+    if config.schedule == "cosine":
+        return kinds.CosineAnnealingLR(optimizer, n_steps)
+    if config.schedule == "step":
+        return kinds.MultiStepLR(optimizer, [int(np.ceil(n_steps / 2)), int(np.ceil(3 * n_steps / 4))])
+    if config.schedule == "one_cycle":
+        return kinds.OneCycleLR(optimizer, config.learning_rate, total_steps=n_steps, cycle_momentum=False)
+    return kinds.ConstantLR(optimizer, factor=1.0)
+
+
+def train_alone(config, dataset, *, scheme, n_blocks, seed, resample, init):
+    """Train replica (resample, init) by itself in float64; return its test probabilities (N, C)."""
+    pool = draw_resample(dataset, scheme, n_train=config.n_train, n_blocks=n_blocks, seed=seed, index=resample)
+    mean = pool.images.mean(axis=(0, 2, 3), keepdims=True, dtype=np.float64)
+    std = pool.images.std(axis=(0, 2, 3), keepdims=True, dtype=np.float64)
+
+    def prepared(images):
+        # the lab keeps the statistics in float32
+        return torch.from_numpy((images.astype(np.float64) - np.float32(mean)) / np.float32(std))
+
+    x, y = prepared(pool.images), torch.from_numpy(pool.labels)
+    network = models.build(config, dataset.image_shape, dataset.n_classes)
+    module = Reference(config, dataset.image_shape, dataset.n_classes).double()
+    load_initial_weights(module, network, config, init, seed)
+    masks = Dropout(config, [init], seed=seed, device=torch.device("cpu"))
+    module.kept = lambda layer, n: masks.kept(layer, n)[0].double()
+    rate, decay = config.learning_rate, config.weight_decay
+    if config.optimizer == "sgd":
+        optimizer = torch.optim.SGD(
+            module.parameters(), lr=rate, momentum=config.momentum, nesterov=config.nesterov, weight_decay=decay
+        )
+    else:
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
+        optimizer = kind(module.parameters(), lr=rate, weight_decay=decay, fused=False, foreach=False)
+    n_steps = config.epochs * -(-config.n_train // config.batch_size)
+    schedule = scheduler(config, optimizer, n_steps)
+    step = 0
+    for epoch in range(1, config.epochs + 1):
+        order = torch.from_numpy(seeds.generator(seed, "order", init, epoch).permutation(config.n_train))
+        for batch in order.split(config.batch_size):
+            masks.step = step
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(module(x[batch]), y[batch]).backward()
+            optimizer.step()
+            step += 1
+            if step < n_steps:
+                schedule.step()
+    module.eval()
+    with torch.no_grad():
+        return torch.softmax(module(prepared(dataset.test.images)), dim=-1).numpy()
