@@ -1,0 +1,144 @@
+"""The page: run history → tables → sections → one self-contained HTML file, and the tables beside it.
+
+The file works offline and from any place. Its content security policy admits exactly the scripts and styles that it
+was written with (by hash) and no address outside. The same history gives the same bytes: no clock, no random ids.
+"""
+
+import base64
+import hashlib
+import json
+import os
+from functools import cache
+from importlib.resources import files as resource_files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+
+from lab import __version__, history
+from lab.analysis.diagnosis import lines
+from lab.history import History
+from lab.report import framing, sections, sections_classes, sections_trials
+from lab.report.context import Page
+from lab.report.style import css_colors, exchange
+from lab.report.tables import Tables, collect, file_names, files, verdict
+from lab.report.view import Section, script_json
+from lab.storage import Home, inside
+
+PLOTLY_VERSION = "4.1.1"  # of plotly.js-cartesian-dist-min; the major that plotly.py 7 writes for
+_EMPTY_SHA256 = "sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
+
+
+def build(study: str, *, home: Home) -> Path:
+    """Write reports/<study>.html and the tables beside it (reports/<study>/) from the run history; return the page.
+
+    Raises:
+        StorageError: There is no such run history, or it cannot be read or the report not be written.
+    """
+    loaded = history.load(study, home=home)
+    tables = collect(loaded)
+    page = home.report_of(study)
+    folder = inside(home.reports, study)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files(loaded, tables).items():
+        _write(inside(folder, name), text)
+    _write(page, render(loaded, tables))
+    return page
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace a file as a whole, so that a reader never sees half of it."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8", newline="\n")
+    os.replace(partial, path)
+
+
+def verdict_lines(loaded: History) -> list[str]:
+    """Return the verdict of a run history in three lines, for a terminal."""
+    return lines(verdict(loaded))
+
+
+def render(loaded: History, tables: Tables) -> str:
+    """Return the page as text. Pure: nothing is read but the templates, nothing written."""
+    page = Page(loaded, tables)
+    context: dict[str, Any] = {
+        "study": loaded.study,
+        "question": str(loaded.spec.get("question", loaded.study)),
+        "facts": framing.facts(page),
+        "state": framing.state(page),
+        "trials_table": sections_trials.trials_table(page),
+    }
+    verdict_section, more = framing.verdict(page)
+    checks_section, checks = framing.checks(page)
+    words_section, words = framing.words(page)
+    reproduce_section, reproduce = framing.reproduce(page, file_names(loaded, tables))
+    context |= more | checks | words | reproduce
+    shown: list[Section] = [
+        verdict_section,
+        checks_section,
+        sections.capacity(page),
+        sections_trials.drivers(page),
+        sections_trials.trade_offs(page),
+        sections.training(page),
+        sections.more_data(page),
+        sections_classes.classes(page),
+        framing.method(page),
+        words_section,
+        reproduce_section,
+    ]
+    style, boot, script, plotly = _style(), _text("boot.js"), _text("report.js"), _plotly()
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            **context,
+            sections=shown,
+            style=Markup(style),
+            boot=Markup(boot),
+            script=Markup(script),
+            plotly=Markup(plotly),
+            exchange=script_json(json.dumps(exchange(), separators=(",", ":"))),
+            csp=_policy([boot, script, plotly], [style]),
+            lab_version=__version__,
+            plotly_version=PLOTLY_VERSION,
+        )
+    )
+
+
+def _policy(scripts: list[str], styles: list[str]) -> str:
+    """Return a content security policy: these scripts and styles by their hashes, no address at all.
+
+    plotly.js puts an empty style element in the page and fills it rule by rule, hence the hash of the empty text.
+    """
+    script = " ".join(f"'{_hash(text)}'" for text in scripts)
+    style = " ".join(f"'{_hash(text)}'" for text in styles)
+    return (
+        f"default-src 'none'; script-src {script}; style-src {style} '{_EMPTY_SHA256}'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _text(name: str) -> str:
+    return (resource_files("lab.report") / "templates" / name).read_text(encoding="utf-8")
+
+
+@cache
+def _plotly() -> str:
+    return _text(f"plotly-cartesian-{PLOTLY_VERSION}.min.js")
+
+
+@cache
+def _style() -> str:
+    return _text("report.css") + css_colors()
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=FunctionLoader(_text), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )

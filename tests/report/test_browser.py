@@ -1,0 +1,185 @@
+"""The page in a real browser: nothing fails, nothing is loaded, all is drawn, on a desk and on a phone."""
+
+import pytest
+
+pytestmark = pytest.mark.browser
+
+DRAW_ALL = """async () => {
+  const plots = [...document.querySelectorAll(".plot")];
+  for (const plot of plots) {
+    plot.scrollIntoView({ behavior: "instant", block: "center" });
+    for (let k = 0; k < 100 && !plot.querySelector("svg.main-svg"); k++) await new Promise((r) => setTimeout(r, 20));
+  }
+  return plots.map((plot) => plot.querySelectorAll("svg.main-svg").length > 0);
+}"""
+
+
+@pytest.fixture
+def opened(browser, made, tmp_path):
+    """Opens the page of a kind of history; afterwards no error may have been reported and nothing requested."""
+    contexts, said, asked = [], [], []
+
+    def open_page(kind, *, width=1280, scheme="light", javascript=True):
+        path = tmp_path / f"{kind}.html"
+        path.write_text(made(kind)[2], encoding="utf-8")
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=scheme, java_script_enabled=javascript
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(path.as_uri())
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert said == []
+    assert [url for url in asked if not url.startswith("data:") and not url.endswith(".html")] == []
+
+
+@pytest.mark.parametrize("kind", ["healthy", "posterior", "one_trial", "all_diverged", "partial", "large"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_every_figure_is_drawn_and_nothing_is_wider_than_the_screen(opened, kind, width):
+    page = opened(kind, width=width)
+    drawn = page.evaluate(DRAW_ALL)
+    assert all(drawn) and len(drawn) == page.locator(".plot").count()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    wide = page.evaluate("""() => [...document.querySelectorAll("main *")]
+        .filter((e) => !e.closest(".scroll, .js-plotly-plot, svg"))
+        .filter((e) => e.getBoundingClientRect().right > innerWidth + 0.5)
+        .map((e) => e.tagName + "." + e.className)""")
+    assert wide == []
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_labels_of_axes_do_not_run_into_each_other_or_out_of_the_figure(opened, width):
+    page = opened("healthy", width=width)
+    page.evaluate(DRAW_ALL)
+    bad = page.evaluate("""() => {
+      const found = [];
+      for (const plot of document.querySelectorAll(".plot")) {
+        const frame = plot.getBoundingClientRect();
+        for (const axis of [".xaxislayer-above", ".yaxislayer-above"]) {
+          const boxes = [...plot.querySelectorAll(axis + " text")].map((t) => t.getBoundingClientRect());
+          boxes.forEach((a, k) => boxes.slice(k + 1).forEach((b) => {
+            if (a.left < b.right && b.left < a.right && a.top + 2 < b.bottom && b.top + 2 < a.bottom)
+              found.push([plot.dataset.figure, axis, "overlap"]);
+          }));
+        }
+        for (const text of plot.querySelectorAll("text")) {
+          const box = text.getBoundingClientRect();
+          if (box.width && (box.left < frame.left - 2 || box.right > frame.right + 2))
+            found.push([plot.dataset.figure, text.textContent, "outside"]);
+        }
+      }
+      return found;
+    }""")
+    assert bad == []
+
+
+def test_the_page_does_not_jump_when_figures_are_drawn(opened):
+    page = opened("healthy")
+    before = page.evaluate("document.documentElement.scrollHeight")
+    page.evaluate(DRAW_ALL)
+    assert page.evaluate("document.documentElement.scrollHeight") == before
+
+
+def test_a_figure_is_drawn_only_when_it_comes_near(opened):
+    page = opened("healthy")
+    page.wait_for_timeout(200)
+    assert page.locator(".plot[data-drawn]").count() < page.locator(".plot").count() / 2
+
+
+def test_the_table_of_trials_sorts_and_filters(opened):
+    page = opened("healthy")
+    table = page.locator("table.sortable")
+    column = table.locator("thead th").all_inner_texts()
+    place = next(k for k, text in enumerate(column) if text.startswith("variance"))
+
+    def values():
+        raw = table.locator(f"tbody tr td:nth-child({place + 1})").evaluate_all("cells => cells.map(c => c.dataset.v)")
+        return [float(v) for v in raw if v], [k for k, v in enumerate(raw) if not v]
+
+    head = table.locator("thead th").nth(place)
+    for direction, sign in (("ascending", 1), ("descending", -1)):
+        head.locator("button").click()
+        numbers, missing = values()
+        assert head.get_attribute("aria-sort") == direction
+        assert numbers == sorted(numbers, key=lambda v: sign * v) and len(numbers) == 39
+        assert missing == [39]  # the diverged trial stays at the end
+    page.locator("#filter").fill("diverged")
+    assert table.locator("tbody tr:visible").count() == 2
+    assert page.locator("#shown").inner_text() == "2 of 40 shown"
+    page.locator("#filter").fill("00000000000000000000000000000007")
+    assert table.locator("tbody tr:visible").count() == 1
+
+
+def test_the_table_is_sorted_from_the_keyboard(opened):
+    page = opened("healthy")
+    page.locator("table.sortable thead button").first.focus()
+    page.keyboard.press("Enter")
+    assert page.locator("table.sortable thead th").first.get_attribute("aria-sort") == "ascending"
+    assert page.locator("table.sortable tbody th").first.inner_text() == "0"
+
+
+def test_dark_mode_changes_page_and_figures_also_while_it_is_open(opened):
+    page = opened("healthy", scheme="dark")
+    page.evaluate(DRAW_ALL)
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 27)"
+    lines = "[...document.querySelectorAll('[data-figure=data-epochs-parts] .js-line')]"
+    colors = f"() => {lines}.map(e => getComputedStyle(e).stroke)"
+    assert "rgb(255, 139, 61)" in page.evaluate(colors)
+    page.emulate_media(color_scheme="light")
+    page.wait_for_function(f"!({colors})().includes('rgb(255, 139, 61)')")
+    assert "rgb(213, 94, 0)" in page.evaluate(colors)
+
+
+def test_without_javascript_numbers_can_be_read_and_nothing_empty_takes_room(opened):
+    page = opened("healthy", javascript=False)
+    assert page.locator(".no-js").first.is_visible()
+    assert not page.locator("#filter").is_visible() and not page.locator("button.copy").first.is_visible()
+    assert page.locator(".plot").first.bounding_box()["height"] < 5
+    page.locator("#capacity details summary").click()
+    assert page.locator("#capacity table tbody tr").first.is_visible()
+
+
+def test_in_print_every_figure_is_drawn_on_white(opened, tmp_path):
+    page = opened("healthy", scheme="dark")
+    pdf = page.pdf(path=str(tmp_path / "page.pdf"))
+    assert len(pdf) > 50_000
+    assert page.locator(".plot[data-drawn]").count() == page.locator(".plot").count()
+
+
+def test_the_page_works_in_a_sandboxed_frame_as_the_viewer_of_mlflow_has_it(browser, made, tmp_path):
+    (tmp_path / "inner.html").write_text(made("healthy")[2], encoding="utf-8")
+    frame = '<!doctype html><iframe sandbox="allow-scripts" src="inner.html" width="1200" height="800"></iframe>'
+    (tmp_path / "outer.html").write_text(frame, encoding="utf-8")
+    context = browser.new_context()
+    page = context.new_page()
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto((tmp_path / "outer.html").as_uri())
+    inner = page.frames[1]
+    inner.locator("#capacity").scroll_into_view_if_needed()
+    inner.locator("[data-figure=data-capacity-stack] svg.main-svg").first.wait_for()
+    context.close()
+    assert errors == []
+
+
+def test_first_paint_comes_within_a_second_and_a_half(opened):
+    page = opened("large")
+    paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
+    assert paint < 1500
+
+
+def test_keyboard_focus_reaches_the_contents_first_and_can_be_seen(opened):
+    page = opened("healthy")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.closest('nav') !== null")
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"

@@ -1,0 +1,141 @@
+"""Figures from tables: what is drawn is what the table says."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lab.report import figures, figures_classes, figures_trials, style
+from lab.report.view import figure_view
+
+
+def trace(fig, name):
+    return next(t for t in fig.data if t.name == name)
+
+
+def test_stacked_parts_are_cut_off_at_zero_but_their_labels_keep_the_estimate(made):
+    curve = made("healthy")[1].capacity.copy()
+    curve.loc[0, "variance"] = -0.01
+    fig = figures.capacity_stack(curve)
+    variance = trace(fig, "variance")
+    assert variance.y[0] == 0 and variance.text[0] == "-0.01"
+    assert np.allclose(trace(fig, "risk, measured directly").y, curve["risk"], rtol=1e-4)
+
+
+def test_lines_show_negative_estimates_on_a_linear_axis_and_leave_them_out_of_a_log_one():
+    table = pd.DataFrame({"epoch": [0, 1, 2], "n_train": [10, 20, 40], "bias_sq": [0.5, 0.2, -0.01]})
+    table["variance"] = table["risk"] = 0.1
+    assert list(trace(figures.epochs_parts(table), "bias² + noise").y) == [0.5, 0.2, -0.01]
+    assert list(trace(figures.learning_parts(table), "bias² + noise").y) == [0.5, 0.2, None]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_bias_is_named_with_noise_unless_noise_is_known(known):
+    table = pd.DataFrame({"epoch": [0, 1], "bias_sq": [0.5, 0.2], "variance": 0.1, "risk": 0.4})
+    table["noise"] = 0.05 if known else np.nan
+    names = [t.name for t in figures.epochs_parts(table).data if t.showlegend is not False]
+    assert ("bias²" in names) == known and ("bias² + noise" in names) != known
+
+
+@pytest.mark.parametrize(
+    ("make", "table"),
+    [
+        (figures.capacity_stack, "capacity"),
+        (figures.capacity_parts, "capacity"),
+        (figures.learning_curve, "learning"),
+        (figures.learning_parts, "learning"),
+        (figures.epochs_parts, "epochs"),
+        (figures_classes.per_class, "classes"),
+        (figures_trials.best_epochs, "convergence"),
+        (figures_trials.trade_off, "trials"),
+    ],
+)
+def test_a_figure_with_nothing_to_show_is_none(made, make, table):
+    history, tables, _ = made("healthy")
+    full = {
+        "capacity": tables.capacity, "learning": tables.learning, "epochs": history.epochs, "trials": tables.explore,
+        "classes": tables.per_class, "convergence": tables.convergence,
+    }[table]  # fmt: skip
+    assert make(full) is not None and make(full.iloc[:0]) is None
+
+
+def test_the_pareto_front_is_what_no_trial_beats_in_both_parts():
+    rng = np.random.default_rng(3)
+    trials = pd.DataFrame({"bias_sq": rng.random(60), "variance": rng.random(60)})
+    front = set(figures_trials.pareto(trials).index)
+    for k, row in trials.iterrows():
+        beaten = ((trials["bias_sq"] <= row["bias_sq"]) & (trials["variance"] <= row["variance"])
+                  & ((trials["bias_sq"] < row["bias_sq"]) | (trials["variance"] < row["variance"]))).any()  # fmt: skip
+        assert (k in front) == (not beaten)
+
+
+def test_the_confusion_matrix_shows_every_cell_once():
+    percent = np.array([[90.0, 10.0, 0.0], [5.0, 80.0, 15.0], [0.0, 0.2, 99.8]])
+    fig = figures_classes.confusion(percent, ["a", "b", "c"])
+    right, wrong = (np.array(t.z, dtype=float) for t in fig.data)
+    assert np.array_equal(np.where(np.isnan(right), wrong, right), percent)
+    assert list(fig.data[1].text[2]) == ["", "", ""]  # 0.2 % is left blank, and the diagonal is the other trace's
+
+
+def test_classes_of_equal_shortened_names_stay_apart(made):
+    names = ["a very long name of a class 1", "a very long name of a class 2"]
+    fig = figures_classes.confusion(np.eye(2) * 100, names)
+    assert len(set(fig.data[0].x)) == 2
+
+
+def test_every_colour_of_a_figure_changes_with_the_theme(made):
+    import re
+
+    html = made("posterior")[2]
+    drawn = re.findall(r'<script type="application/json" id="data-[^"]+">(.*?)</script>', html, re.S)
+    assert len(drawn) >= 13
+    for text in drawn:
+        for color in re.findall(r'"(#[0-9A-Fa-f]{3,8}|rgba?\([^)]*\))"', text):
+            known = color in style.exchange() or color.rsplit(",", 1)[0] in style.exchange()
+            assert known or color == "rgba(0,0,0,0)", color
+
+
+def luminance(color):
+    parts = [int(color[k : k + 2], 16) / 255 for k in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(a, b):
+    high, low = sorted((luminance(a), luminance(b)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_text_and_series_stand_out_in_both_themes():
+    dark = style.DARK
+    for color in (style.INK, style.MUTED):
+        assert contrast(color, style.PAPER) >= 4.5 and contrast(dark[color], dark[style.PAPER]) >= 4.5
+    for series in (*style.SERIES.values(), *style.RANKED):
+        assert contrast(series.color, style.PAPER) >= 3, series
+        assert contrast(dark[series.color], dark[style.PAPER]) >= 4.5, series
+
+
+def test_series_in_one_figure_differ_in_more_than_colour():
+    groups = [("risk", "bias_sq", "variance", "noise"), ("variance_resample", "variance_init", "variance_interaction"),
+              ("train", "val", "test")]  # fmt: skip
+    for group in groups:
+        assert len({style.SERIES[name].symbol for name in group}) == len(group)
+    assert len({s.symbol for s in style.RANKED}) == len({s.dash for s in style.RANKED}) == 4
+
+
+@pytest.mark.parametrize(("low", "high"), [(1e-6, 3.0), (0.05, 0.4), (4, 256), (500, 2e6), (0.1, 0.11), (1, 1.2)])
+def test_log_ticks_are_few_and_inside(low, high):
+    ticks, texts = style.log_ticks(low, high)
+    assert 2 <= len(ticks) <= 7 and len(texts) == len(ticks)
+    assert all(0.97 * low <= t <= 1.03 * high for t in ticks)
+
+
+def test_a_figure_goes_to_the_page_without_template_legend_or_title(made):
+    fig = figures.capacity_stack(made("posterior")[1].capacity)
+    view = figure_view(fig, "x", label="a figure")
+    content = json.loads(str(view.json).replace("\\u003c", "<"))
+    assert "template" not in content["layout"] and content["layout"]["showlegend"] is False
+    assert [i.label for i in view.legend] == ["noise", "bias²", "variance", "risk, measured directly"]
+    assert view.axis.startswith("↑ Brier risk")
+    assert fig.layout.yaxis.title.text == figures.RISK_AXIS  # the figure itself stays whole
