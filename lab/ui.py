@@ -1,0 +1,293 @@
+"""Starts the MLflow UI and the Optuna dashboard on this machine's loopback interface, and stops them together.
+
+Each runs in a process of its own (this file, run as a module) that leads a process group and holds one end of a pipe:
+when `serve` ends, in whatever way, the pipe closes and the group ends. So no server is left behind, not even by
+kill -9.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+import webbrowser
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING, Any, NoReturn
+
+from lab.errors import LabError, SpecError, StorageError
+from lab.history import VIEW, is_server, masked, prepare_environment, tracking_uri
+from lab.spec import check_name
+from lab.storage import Home
+from lab.tracking import relocate
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+LOOPBACK = ("127.0.0.1", "localhost")
+PATIENCE = 90.0  # seconds until a server has to answer; on a busy two-core machine the MLflow UI takes up to 20
+
+
+class _Terminated(BaseException):
+    """SIGTERM arrived."""
+
+
+@dataclass
+class _Server:
+    """One of the two servers: how it is started, where it answers, how a page of it is found."""
+
+    name: str
+    arguments: list[str]
+    port: int
+    health: str
+    page: Callable[["_Server", str], str]  # the path of a study's page
+    process: "subprocess.Popen[bytes] | None" = None
+    log: IO[bytes] = field(default_factory=tempfile.TemporaryFile)
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        prepare_environment()
+        command = [sys.executable, "-m", "lab.ui", *self.arguments, str(self.port)]
+        # job execution is for MLflow's evaluation of language models: 12 processes, 2.5 GB
+        environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=self.log, stderr=self.log, env=environment, start_new_session=True
+        )
+
+    def died(self) -> bool:
+        return self.process is not None and self.process.poll() is not None
+
+    def stop(self) -> None:
+        if self.process is None:
+            return
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        for number, seconds in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
+            try:
+                os.killpg(self.process.pid, number)
+                self.process.wait(seconds)
+            except ProcessLookupError:
+                break
+            except subprocess.TimeoutExpired:
+                continue
+        self.process.wait()
+        self.log.close()
+
+    def last_words(self) -> str:
+        self.log.seek(0)
+        lines = [line for line in self.log.read().decode(errors="replace").splitlines() if line.strip()]
+        return masked(lines[-1].strip()) if lines else "it said nothing"
+
+
+def serve(
+    study: str | None,
+    *,
+    home: Home,
+    host: str = "127.0.0.1",
+    ports: tuple[int, int] = (5000, 8080),
+    open_browser: bool = False,
+) -> int:
+    """Run the MLflow UI and the Optuna dashboard until Ctrl-C, and print where they are to stderr.
+
+    Args:
+        study: Whose pages the addresses lead to; None for the overviews.
+        home: The project folder.
+        host: The loopback address; anything else is refused, because neither server asks for a password.
+        ports: Where to look first for a free port, for the MLflow UI and for the dashboard.
+        open_browser: Whether to open both pages.
+
+    Returns:
+        The exit code: 0 after Ctrl-C, 143 after SIGTERM.
+
+    Raises:
+        SpecError: The host is not the loopback interface.
+        StorageError: There is no database yet, or it does not hold the study.
+        LabError: A server did not start, or ended by itself.
+    """
+    if host not in LOOPBACK:
+        raise SpecError(f"--host {host}: the pages have no password, so they are served on 127.0.0.1 only")
+    if study is not None:
+        check_name(study, "study")
+    servers = _servers(home, ports)
+    before = _on_sigterm(_raise_terminated)
+    try:
+        for server in servers:
+            server.start()
+        _wait(servers)
+        pages = _pages(servers, study, home)
+        for name, address in pages:
+            print(f"{name:<17} {address}", file=sys.stderr)
+        print("Ctrl-C stops both.", file=sys.stderr, flush=True)
+        if open_browser:
+            for _, address in pages:
+                webbrowser.open(address)
+        while True:
+            _check(servers)
+            time.sleep(0.3)
+    except KeyboardInterrupt:
+        return 0
+    except _Terminated:
+        return 128 + signal.SIGTERM
+    finally:
+        _on_sigterm(signal.SIG_IGN)  # not interrupted while stopping
+        for server in servers:
+            server.stop()
+        _on_sigterm(before)
+
+
+def _raise_terminated(number: int, frame: "FrameType | None") -> NoReturn:
+    raise _Terminated
+
+
+def _on_sigterm(handler: Any) -> Any:
+    """Set what SIGTERM does and return what it did; only the main thread can."""
+    if threading.current_thread() is threading.main_thread():
+        return signal.signal(signal.SIGTERM, handler)
+    return None
+
+
+def _servers(home: Home, ports: tuple[int, int]) -> list[_Server]:
+    first_mlflow, first_dashboard = ports
+    uri = tracking_uri(home)
+    for path, needed in ((home.mlflow_db, uri == home.mlflow_uri), (home.optuna_db, True)):
+        if needed and not path.is_file():
+            raise StorageError(f"{path} does not exist: run a study first (python -m lab.study run NAME)")
+    if uri == home.mlflow_uri:
+        relocate(home)
+    servers = []
+    taken: set[int] = set()
+    if not is_server(uri):  # a tracking server shows its pages itself
+        port = _free_port(first_mlflow, taken)
+        servers.append(_Server("MLflow UI", ["mlflow", uri], port, "/health", _experiment_page))
+    port = _free_port(first_dashboard, taken)
+    servers.append(_Server("Optuna dashboard", ["dashboard", home.optuna_uri], port, "/api/meta", _study_page))
+    return servers
+
+
+def _free_port(first: int, taken: set[int]) -> int:
+    for port in range(first, min(first + 100, 65536)):
+        if port in taken:
+            continue
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        taken.add(port)
+        return port
+    raise LabError(f"no free port from {first} to {first + 99}: stop one of the programs that hold them")
+
+
+def _check(servers: Iterable[_Server]) -> None:
+    for server in servers:
+        if server.died():
+            raise LabError(f"the {server.name} ended by itself: {server.last_words()}")
+
+
+def _wait(servers: list[_Server]) -> None:
+    """Wait until every server answers."""
+    deadline = time.monotonic() + PATIENCE
+    for server in servers:
+        while True:
+            _check(servers)
+            try:
+                _get(server, server.health)
+                break
+            except OSError as error:
+                if isinstance(error, urllib.error.HTTPError):
+                    error.close()
+                if time.monotonic() > deadline:
+                    raise LabError(f"the {server.name} does not answer: {server.last_words()}") from None
+                time.sleep(0.1)
+
+
+def _get(server: _Server, path: str) -> bytes:
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(server.address + path, timeout=10) as answer:
+        return answer.read()
+
+
+def _pages(servers: list[_Server], study: str | None, home: Home) -> list[tuple[str, str]]:
+    pages = [(s.name, s.address + (s.page(s, study) if study else "/")) for s in servers]
+    uri = tracking_uri(home)
+    return [("MLflow UI", masked(uri)), *pages] if is_server(uri) else pages
+
+
+def _experiment_page(server: _Server, study: str) -> str:
+    query = urllib.parse.urlencode({"experiment_name": study})
+    try:
+        answer = json.loads(_get(server, f"/ajax-api/2.0/mlflow/experiments/get-by-name?{query}"))
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise StorageError(f"study {study} has no runs in MLflow yet: run it first") from error
+    # the MLflow UI starts as one for language models otherwise
+    view = urllib.parse.urlencode({"workflowType": "machine_learning", "viewStateShareKey": VIEW})
+    return f"/#/experiments/{answer['experiment']['experiment_id']}/runs?{view}"
+
+
+def _study_page(server: _Server, study: str) -> str:
+    for known in json.loads(_get(server, "/api/studies"))["study_summaries"]:
+        if known["study_name"] == study:
+            return f"/dashboard/studies/{known['study_id']}"
+    raise StorageError(f"study {study} is not in Optuna's database yet: run it first")
+
+
+# --- in the servers' own processes ------------------------------------------------------------------------------------
+
+
+def _end_with_parent() -> None:
+    """End this process group when the other end of stdin closes."""
+
+    def watch() -> None:
+        while os.read(0, 1):
+            pass
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _run_mlflow(uri: str, port: int) -> None:
+    from mlflow.cli import cli
+
+    hosts = ",".join(f"{host}:{port}" for host in LOOPBACK)  # MLflow's own list lets "10.evil.com" through
+    cli(
+        ["server", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+         "--no-serve-artifacts", "--default-artifact-root", "mlruns/artifacts", "--allowed-hosts", hosts]
+    )  # fmt: skip
+
+
+def _run_dashboard(uri: str, port: int) -> None:
+    import socketserver
+    import wsgiref.simple_server
+
+    from optuna_dashboard import wsgi
+
+    app = wsgi(uri)
+    hosts = {f"{host}:{port}" for host in LOOPBACK}
+
+    def guarded(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Refuse other host names: a page elsewhere could point one of its own here (DNS rebinding)."""
+        if environ.get("HTTP_HOST") not in hosts:
+            start_response("403 Forbidden", [("Content-Type", "text/plain")])
+            return [b"unknown host name\n"]
+        return app(environ, start_response)
+
+    class Threaded(socketserver.ThreadingMixIn, wsgiref.simple_server.WSGIServer):
+        daemon_threads = True
+
+    wsgiref.simple_server.make_server("127.0.0.1", port, guarded, server_class=Threaded).serve_forever()
+
+
+if __name__ == "__main__":
+    _end_with_parent()
+    {"mlflow": _run_mlflow, "dashboard": _run_dashboard}[sys.argv[1]](sys.argv[2], int(sys.argv[3]))
