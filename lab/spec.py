@@ -428,7 +428,7 @@ class Study:
             self,
             space=space,
             fixed={**self.fixed, "epochs": epochs},
-            replication=dataclasses.replace(self.replication, n_resamples=4, n_inits=2),
+            replication=dataclasses.replace(self.replication, n_resamples=4, n_inits=3),
             n_trials=min(self.n_trials, 4),
             n_evaluations=min(self.n_evaluations, 5),
         )
