@@ -430,5 +430,7 @@ class Study:
             fixed={**self.fixed, "epochs": epochs},
             replication=dataclasses.replace(self.replication, n_resamples=4, n_inits=3),
             n_trials=min(self.n_trials, 4),
-            n_evaluations=min(self.n_evaluations, 5),
+            n_evaluations=min(self.n_evaluations, 4),
+            n_validation=min(self.n_validation or 200, 200),
+            n_test=min(self.n_test or 300, 300),
         )

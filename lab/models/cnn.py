@@ -18,6 +18,7 @@ class CNN(Network):
         super().__init__(config)
         n_in, height, width = image_shape
         n_out = config.width
+        self.widest = max(n_in, n_out if config.depth else 0) * height * width
         for block in range(config.depth):
             self.add_weight(
                 f"block{block}",

@@ -53,12 +53,14 @@ class Network(ABC):
     Attributes:
         parameters: What is trained, in the order in which it is initialised.
         buffers: Running statistics of batch normalisation, as name → shape of one replica.
+        widest: The number of values of the largest activation map of one image, the input included.
     """
 
     def __init__(self, config: TrialConfig) -> None:
         self.config = config
         self.parameters: list[Parameter] = []
         self.buffers: dict[str, tuple[int, ...]] = {}
+        self.widest = 0
 
     @abstractmethod
     def forward(

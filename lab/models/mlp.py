@@ -14,6 +14,7 @@ class MLP(Network):
     def __init__(self, config: TrialConfig, image_shape: tuple[int, int, int], n_classes: int) -> None:
         super().__init__(config)
         n_in = prod(image_shape)
+        self.widest = max(n_in, config.width if config.depth else 0)
         for layer in range(config.depth):
             self.add_weight(
                 f"hidden{layer}", (n_in, config.width), fan_in=n_in, fan_out=config.width, n_bias=config.width

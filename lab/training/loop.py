@@ -19,7 +19,7 @@ from lab.spec import Replication, TrialConfig
 from lab.training import losses, optimizers
 from lab.training.pack import Dropout, Pack
 
-EVALUATION_VALUES = 2**23  # input values of all replicas that one evaluation call takes: 32 MB in float32
+EVALUATION_VALUES = 2**22  # of the widest activation of all replicas in one evaluation call: 16 MB in float32
 
 
 @dataclass(frozen=True)
@@ -158,8 +158,8 @@ def _logits(pack: Pack, images_RNCHW: Tensor) -> Tensor:
     return pack.network.forward(pack.weights, pack.buffers, images_RNCHW, None)
 
 
-def _chunks(n: int, pack: Pack, image_shape: tuple[int, ...]) -> Iterator[slice]:
-    size = max(1, EVALUATION_VALUES // (len(pack.theta_RP) * int(np.prod(image_shape))))
+def _chunks(n: int, pack: Pack) -> Iterator[slice]:
+    size = max(1, EVALUATION_VALUES // (len(pack.theta_RP) * pack.network.widest))
     return (slice(start, start + size) for start in range(0, n, size))
 
 
@@ -173,15 +173,12 @@ def _evaluate(
     shape: tuple[int, int],
 ) -> Evaluation:
     positions_RN = resample_R[:, None] * data.n_train + torch.arange(data.n_train, device=resample_R.device)
-    logits = [
-        _logits(pack, data.batch(positions_RN[:, part])[0]) for part in _chunks(data.n_train, pack, dataset.image_shape)
-    ]
+    logits = [_logits(pack, data.batch(positions_RN[:, part])[0]) for part in _chunks(data.n_train, pack)]
     train_labels_RN = data.labels_DN[resample_R.cpu().numpy()]
     splits = {"train": losses.errors(torch.cat(logits, dim=1), train_labels_RN)}
     for split, pool in (("val", dataset.validation), ("test", dataset.test)):
         logits = [
-            _logits(pack, data.standardised(pool.images[part], resample_R))
-            for part in _chunks(len(pool.labels), pack, dataset.image_shape)
+            _logits(pack, data.standardised(pool.images[part], resample_R)) for part in _chunks(len(pool.labels), pack)
         ]
         splits[split] = losses.errors(torch.cat(logits, dim=1), pool.labels[None])
 

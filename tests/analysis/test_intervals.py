@@ -47,8 +47,7 @@ def test_nominal_95_percent_intervals_cover_the_truth_about_that_often():
     truth = {"bias_sq": 2 * scale**2, "variance": 2 * scale**2, "risk": 2 * 2 * scale**2 + 0.5 - 2 * scale**2}
     for _ in range(400):
         z = sum(
-            np.sqrt(v) * rng.standard_normal((*shape, N))
-            for v, shape in ((0.5, (D, 1)), (0.2, (1, I)), (0.3, (D, I)))
+            np.sqrt(v) * rng.standard_normal((*shape, N)) for v, shape in ((0.5, (D, 1)), (0.2, (1, I)), (0.3, (D, I)))
         )
         p = 0.5 + scale * z
         posterior = np.tile([0.5 - scale, 0.5 + scale], (N, 1))

@@ -1,0 +1,262 @@
+"""The files of an outcome: what a trial measured, as bytes by file name.
+
+request (config.json), environment, curves (parquet), decomposition, predictions (npz), metrics: one function each.
+
+Legend: D resamples, I initialisations, R = D·I replicas (replica r = d·I + i), N points, C classes.
+"""
+
+import contextlib
+import functools
+import io
+import json
+import math
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import lab
+
+if TYPE_CHECKING:
+    from lab.data.datasets import Dataset
+    from lab.trial import Task
+
+SPLITS = ("train", "val", "test")
+SCORES = ("loss", "risk", "error")
+WORST = {"risk": 2.0, "error": 1.0}  # of the Brier score summed over classes, and of the zero-one loss
+TRAIN_ERRORS = (0.1, 0.01)
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Scores of the replicas at one evaluation, by name as in `train_risk`, and which of them have diverged."""
+
+    epoch: int
+    metrics: Mapping[str, np.ndarray]
+    diverged_R: np.ndarray
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training a trial gave."""
+
+    n_parameters: int
+    snapshots: list[Snapshot]
+    decompositions: list[dict[str, Any] | None]  # on the test set, one a snapshot; None: no replica is left
+    validation: dict[str, Any] | None  # at the end
+    probabilities_DINC: np.ndarray  # on the test set, at the end
+
+
+def results(task: "Task", dataset: "Dataset", trained: Trained, *, seconds: float) -> dict[str, bytes]:
+    """Return the files of a trial that was trained, by name."""
+    return {
+        "curves.parquet": curves(task, trained),
+        "decomposition.json": as_json(decomposition(trained)),
+        "predictions.npz": predictions(dataset, trained),
+        "metrics.json": as_json(metrics(task, trained, seconds)),
+    }
+
+
+def as_json(value: Any) -> bytes:
+    """Return a value as a JSON file; NaN and infinity are refused."""
+    return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
+
+
+def request(task: "Task", dataset: "Dataset", n_parameters: int | None) -> dict[str, Any]:
+    """Return what was asked for: the study, the configuration, its replicas and the data."""
+    return {
+        "study": task.study,
+        "spec": dict(task.spec),
+        "phase": task.phase,
+        "number": task.number,
+        "config": dict(task.config),
+        "replication": dict(task.spec["replication"]),
+        "first_resample": task.first_resample,
+        "first_init": task.first_init,
+        "seed": task.spec["seed"],
+        "n_parameters": n_parameters,
+        "image_shape": list(dataset.image_shape),
+        "device": task.device,
+        "data": {
+            "name": dataset.name,
+            "digest": dataset.digest,
+            "source": dataset.source,
+            "n_pool": len(dataset.pool.labels),
+            "n_validation": len(dataset.validation.labels),
+            "n_test": len(dataset.test.labels),
+            "class_names": list(dataset.class_names),
+            "has_posterior": dataset.test.posterior is not None,
+        },
+    }
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Return what it ran on."""
+    import torch
+
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
+        "n_threads": torch.get_num_threads(),
+        "lab": lab.__version__,
+        "git_commit": _git_commit(),
+    }
+
+
+@functools.cache
+def _git_commit() -> str | None:
+    """Return the commit of the lab's own source, None where that is no git repository."""
+    folder = Path(lab.__file__).resolve().parent.parent
+    if not (folder / ".git").exists():
+        return None
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        answer = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=folder, capture_output=True, text=True, timeout=10, check=True, stdin=subprocess.DEVNULL,
+            env=os.environ | {"GIT_OPTIONAL_LOCKS": "0"},
+        )  # fmt: skip
+        return answer.stdout.strip() or None
+    return None
+
+
+def curves(task: "Task", trained: Trained) -> bytes:
+    """Return the training curves as parquet: a row an (evaluated epoch, replica); NaN from where a replica diverged."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    n_replicas, n_inits = task.replication.n_replicas, task.replication.n_inits
+    replica_R = np.arange(n_replicas)
+    n_epochs = len(trained.snapshots)
+    columns: dict[str, np.ndarray] = {
+        "epoch": np.repeat([step.epoch for step in trained.snapshots], n_replicas),
+        "replica": np.tile(replica_R, n_epochs),
+        "resample": np.tile(task.first_resample + replica_R // n_inits, n_epochs),
+        "init": np.tile(task.first_init + replica_R % n_inits, n_epochs),
+        "diverged": np.concatenate([step.diverged_R for step in trained.snapshots]),
+    }
+    for split in SPLITS:
+        for score in SCORES:
+            name = f"{split}_{score}"
+            columns[name] = np.concatenate([_alive(step, name) for step in trained.snapshots])
+    sink = io.BytesIO()
+    pq.write_table(pa.table(columns), sink, compression="zstd")
+    return sink.getvalue()
+
+
+def _alive(step: Snapshot, name: str) -> np.ndarray:
+    """Return a score of each replica, NaN for those that diverged."""
+    value_R = np.asarray(step.metrics[name], dtype=np.float64)
+    return np.where(step.diverged_R | ~np.isfinite(value_R), np.nan, value_R)
+
+
+def decomposition(trained: Trained) -> dict[str, Any]:
+    """Return the decompositions: on the test set at each evaluation, and on both held-out sets at the end."""
+    return {
+        "level": LEVEL,
+        "final": trained.decompositions[-1],
+        "validation": trained.validation,
+        "epochs": [
+            {"epoch": step.epoch} | parts
+            for step, parts in zip(trained.snapshots, trained.decompositions, strict=True)
+            if parts is not None
+        ],
+    }
+
+
+def predictions(dataset: "Dataset", trained: Trained) -> bytes:
+    """Return the final predictions on the test set; those of diverged replicas are NaN."""
+    step = trained.snapshots[-1]
+    probabilities_DINC = trained.probabilities_DINC.astype(np.float32)
+    gone_DI = step.diverged_R.reshape(probabilities_DINC.shape[:2])
+    arrays = {
+        "probabilities_DINC": np.where(gone_DI[:, :, None, None], np.float32(np.nan), probabilities_DINC),
+        "labels_N": dataset.test.labels,
+    }
+    if dataset.test.posterior is not None:
+        arrays["posterior_NC"] = dataset.test.posterior
+    sink = io.BytesIO()
+    np.savez_compressed(sink, allow_pickle=False, **arrays)
+    return sink.getvalue()
+
+
+def metrics(task: "Task", trained: Trained, seconds: float) -> dict[str, Any]:
+    """Return the numbers that are tracked: at the end ("final") and at each evaluation ("epochs")."""
+    epochs = []
+    for step, parts in zip(trained.snapshots, trained.decompositions, strict=True):
+        row = _means(step) | {"n_diverged": int(step.diverged_R.sum())}
+        epochs.append({"epoch": step.epoch} | _numbers(row | _parts(parts)))
+    last = trained.snapshots[-1]
+    final: dict[str, Any] = _means(last) | _parts(trained.decompositions[-1], every_interval=True)
+    if trained.validation is not None:
+        for score in ("risk", "error"):
+            for end in ("", "_lo", "_hi"):
+                final[f"val_{score}{end}"] = trained.validation[score + end]
+    final |= {
+        "n_replicas": task.replication.n_replicas,
+        "n_diverged": int(last.diverged_R.sum()),
+        "n_parameters": trained.n_parameters,
+        "seconds": seconds,
+        "replicas_per_second": task.replication.n_replicas / seconds,
+    }
+    for limit in TRAIN_ERRORS:
+        reached = [row["epoch"] for row in epochs if row.get("train_error", math.inf) <= limit]
+        if reached:
+            final[f"epochs_to_train_error_{limit:g}"] = reached[0]
+    for k, value in enumerate(objective_values(task.spec["objective"], last, trained.validation)):
+        final[f"objective_{k}"] = value
+    return {"final": _numbers(final), "epochs": epochs}
+
+
+def _means(step: Snapshot) -> dict[str, float]:
+    """Return mean and standard deviation over the replicas that did not diverge, of each score on each split."""
+    values: dict[str, float] = {}
+    for split in SPLITS:
+        for score in SCORES:
+            alive = _alive(step, f"{split}_{score}")
+            alive = alive[np.isfinite(alive)]
+            if len(alive):
+                values[f"{split}_{score}"] = float(alive.mean())
+            if len(alive) > 1:
+                values[f"{split}_{score}_sd"] = float(alive.std(ddof=1))
+    return values
+
+
+def _parts(parts: Mapping[str, Any] | None, *, every_interval: bool = False) -> dict[str, Any]:
+    """Return the terms of a decomposition on the test set; through training, intervals of the main ones only."""
+    if parts is None:
+        return {}
+    counts = {"n_resamples", "n_inits", "n_replicas", "n_test", "level", "design"}
+    main = ("risk", "bias_sq", "variance", "error")
+    return {
+        name: value
+        for name, value in parts.items()
+        if name not in counts and (every_interval or not name.endswith(("_lo", "_hi")) or name[:-3] in main)
+    }
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """Leave out what was not measured."""
+    return {name: value for name, value in values.items() if value is not None and math.isfinite(value)}
+
+
+def objective_values(objective: str | list[str], step: Snapshot, validation: Mapping[str, Any] | None) -> list[float]:
+    """Return what the search minimises. Replicas that diverged count with the worst value, in their proportion.
+
+    Without that, a configuration that diverges on its hard resamples would look better than one that survives them.
+    """
+    if isinstance(objective, str):
+        score = objective.removeprefix("val_")
+        value_R = _alive(step, objective)
+        return [float(np.where(np.isfinite(value_R), value_R, WORST[score]).mean())]
+    share = float(np.mean(step.diverged_R))
+    terms = [None if validation is None else validation[name] for name in objective]
+    return [WORST["risk"] if term is None else (1 - share) * term + share * WORST["risk"] for term in terms]

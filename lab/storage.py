@@ -1,0 +1,224 @@
+"""Where things lie on disk, who may write them, and how a file is written whole or not at all.
+
+`Home` names every path. `coordinator_lock` lets one coordinator at a time work on a study. Outcomes of trials pass
+from workers to the coordinator through lab.spool.
+"""
+
+import contextlib
+import os
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.errors import StorageError, StudyInUse
+from lab.spec import check_name
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folder that holds mlruns/ (generated records) and reports/ (generated pages); by default the working one."""
+
+    root: Path = Path(".")
+
+    @property
+    def mlruns(self) -> Path:
+        """Databases, artifacts, spool and locks."""
+        return self.root.resolve() / "mlruns"
+
+    @property
+    def mlflow_db(self) -> Path:
+        """The SQLite file of MLflow."""
+        return self.mlruns / "mlflow.db"
+
+    @property
+    def optuna_db(self) -> Path:
+        """The SQLite file of Optuna."""
+        return self.mlruns / "optuna.db"
+
+    @property
+    def mlflow_uri(self) -> str:
+        """The SQLAlchemy address of `mlflow_db`."""
+        return f"sqlite:///{self.mlflow_db.as_posix()}"
+
+    @property
+    def optuna_uri(self) -> str:
+        """The SQLAlchemy address of `optuna_db`."""
+        return f"sqlite:///{self.optuna_db.as_posix()}"
+
+    @property
+    def artifacts(self) -> Path:
+        """The root of MLflow's artifacts."""
+        return self.mlruns / "artifacts"
+
+    @property
+    def spool(self) -> Path:
+        """The root of the outcomes that wait to be published."""
+        return self.mlruns / "spool"
+
+    @property
+    def locks(self) -> Path:
+        """The root of the lock files."""
+        return self.mlruns / "locks"
+
+    @property
+    def reports(self) -> Path:
+        """The root of the pages and their tables."""
+        return self.root.resolve() / "reports"
+
+    def artifacts_of(self, study: str) -> Path:
+        """Return the artifact folder of a study."""
+        return inside(self.artifacts, check_name(study, "study"))
+
+    def spool_of(self, study: str) -> Path:
+        """Return the folder of a study's outcomes that wait to be published."""
+        return inside(self.spool, check_name(study, "study"))
+
+    def outcome_of(self, study: str, key: str) -> Path:
+        """Return the folder of one outcome in the spool."""
+        check_name(key, "outcome")
+        return inside(self.spool_of(study), key)
+
+    def report_of(self, study: str) -> Path:
+        """Return the page of a study."""
+        return inside(self.reports, check_name(study, "study") + ".html")
+
+
+def inside(root: Path, name: str) -> Path:
+    """Return root/name; refuse a path that leaves the root, or that a symbolic link leads elsewhere.
+
+    Raises:
+        StorageError: It does.
+    """
+    path = root / name
+    if path.parent != root or path.resolve() != root.resolve() / name:
+        raise StorageError(f"{path} leads out of {root}: remove the symbolic link, or use another name")
+    return path
+
+
+@contextlib.contextmanager
+def disk_errors(doing: str) -> Iterator[None]:
+    """Turn an error of the disk or the file system into a StorageError of one line."""
+    try:
+        yield
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        raise StorageError(f"{doing}: {error.strerror or error}{where}") from error
+
+
+# --- locks ------------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def coordinator_lock(home: Home, study: str) -> Iterator[None]:
+    """Hold a study: while the context is open, no other process can coordinate it. The system frees a dead holder's.
+
+    Raises:
+        StudyInUse: Another process holds it; the message names its pid.
+    """
+    from filelock import FileLock, Timeout
+
+    pid_file = inside(home.locks, check_name(study, "study") + ".pid")
+    with disk_errors(f"cannot lock study {study}"):
+        home.locks.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(inside(home.locks, study + ".lock"))
+        try:
+            # `status` takes the lock for an instant to see whether it is free, hence a second try
+            lock.acquire(timeout=0.3, poll_interval=0.05)
+        except Timeout:
+            pid = holder(home, study)
+            who = f"process {pid}" if pid else "another process"
+            raise StudyInUse(f"study {study} is in use by {who}: wait until it ends, or stop it") from None
+    try:
+        atomic_write_text(pid_file, f"{os.getpid()}\n")
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            pid_file.unlink()
+        lock.release()
+
+
+def holder(home: Home, study: str) -> int | None:
+    """Return the pid that the holder of a study's lock wrote down, None if nothing is written."""
+    # a file of its own: some systems forbid reading a locked file
+    try:
+        return int(inside(home.locks, check_name(study, "study") + ".pid").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def in_use(home: Home, study: str) -> bool:
+    """Return whether a living coordinator holds the study."""
+    from filelock import FileLock, Timeout
+
+    path = inside(home.locks, check_name(study, "study") + ".lock")
+    if not path.exists():
+        return False
+    try:
+        with FileLock(path).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+@contextlib.contextmanager
+def setup_lock(home: Home) -> Iterator[None]:
+    """Hold the making of the databases: several coordinators that make one file at once damage each other's."""
+    from filelock import FileLock, Timeout
+
+    with disk_errors("cannot lock the databases"):
+        home.locks.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(home.locks / "databases.lock")
+        try:
+            lock.acquire(timeout=120)
+        except Timeout:
+            raise StorageError("the databases are being made by another process for 2 minutes: stop it") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+# --- atomic files -----------------------------------------------------------------------------------------------------
+
+
+def sync(path: Path) -> None:
+    """Force a file or a folder to the disk."""
+    if os.name == "nt" and path.is_dir():
+        return  # Windows opens no folders
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_synced(path: Path, content: bytes) -> None:
+    """Write a new file and force it to the disk."""
+    with open(path, "xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def temporary_of(path: Path) -> Path:
+    """Return a name beside the path that nobody else uses: ".<name>.<random>.tmp"."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+
+
+def atomic_write_text(path: Path, text: str) -> None:
+    """Write a text file (UTF-8) so that readers see the old content or the new one, never a part.
+
+    Raises:
+        StorageError: The disk is full, or the folder cannot be written.
+    """
+    temporary = temporary_of(path)
+    with disk_errors(f"cannot write {path}"):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_synced(temporary, text.encode())
+            os.replace(temporary, path)
+            sync(path.parent)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise

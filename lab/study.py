@@ -1,0 +1,267 @@
+"""The command line: python -m lab.study list | run | status | report | ui | decompose.
+
+Nothing else stands here: `python -m` loads this file as `__main__`, and worker processes load it again. Whatever is
+heavy is imported by the command that needs it, so that --help and list answer at once.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import shlex
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from lab import study_file
+from lab.errors import LabError, StorageError, TooManyFailures
+from lab.spec import check_name
+from lab.storage import Home
+
+MAX_SHARE_FAILED = 0.2  # above, conclusions about the space would rest on what happened to work
+INTERRUPTED, TERMINATED = 130, 143  # 128 + signal, as shells count
+
+EPILOG = """exit codes: 0 done, 2 usage or study file, 3 too many trials failed, 4 study in use, 5 storage,
+6 data set, 7 study file differs from the stored study, 130 and 143 interrupted (run again to resume)"""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM arrived: wind up as for Ctrl-C."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+
+
+def _say(text: str = "") -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=1), flush=True)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    parser = _Parser(
+        prog="python -m lab.study",
+        description="Measures why an image classifier errs (noise, bias², variance), driven by hyperparameter search.",
+        epilog=EPILOG,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
+
+    def command(name: str, function: Any, about: str, *, as_json: bool = True) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=about, description=about)
+        sub.set_defaults(function=function)
+        if as_json:
+            sub.add_argument("--json", action="store_true", help="the result as JSON, alone on stdout")
+        return sub
+
+    command("list", _list, "list the studies in studies/")
+    _add_run(command("run", _run, "run a study, or what is left of it, and write its report"))
+    status = command("status", _status, "show how the stored studies stand")
+    status.add_argument("name", nargs="?", help="one of them, by the name it is stored under")
+    report = command("report", _report, "build the report of a stored study again")
+    report.add_argument("name", help="the name it is stored under")
+    ui = command("ui", _ui, "open the MLflow UI and the Optuna dashboard on this machine", as_json=False)
+    ui.add_argument("name", nargs="?", help="the stored study to show")
+    ui.add_argument("--open", action="store_true", help="open both pages in the browser")
+    decompose = command("decompose", _decompose, "decompose the error of anyone's predictions")
+    decompose.add_argument(
+        "file",
+        help="an .npz file: probabilities (D, I, N, C) or (R, N, C), labels (N,) and, if known, posterior (N, C)",
+    )
+    return parser
+
+
+def _add_run(run: argparse.ArgumentParser) -> None:
+    run.add_argument("name", help="a study in studies/, or the path of a study file")
+    run.add_argument("--trials", type=int, metavar="N", help="how many trials the study has in all (not: N more)")
+    run.add_argument("--data", metavar="NAME", help="another data set")
+    run.add_argument("--data-dir", metavar="DIR", help="where data set files lie")
+    run.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
+    run.add_argument("--workers", type=int, metavar="N", help="worker processes (default: one a CPU core, up to 8)")
+    run.add_argument("--engine", choices=("inline", "process"), help="train in this process or in workers")
+    run.add_argument("--smoke", action="store_true", help="a small version of the study that takes seconds")
+    run.add_argument("--set", action="append", default=[], metavar="KNOB=VALUE", help="fix a knob; may be repeated")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return the exit code."""
+    args = build_parser().parse_args(argv)
+    before = signal.signal(signal.SIGTERM, _on_sigterm)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # a library that prints must not spoil the JSON
+            code, result = args.function(args)
+        if getattr(args, "json", False):
+            _print_json(result)
+        return code
+    except LabError as error:
+        _say(f"error: {' '.join(str(error).split())}")
+        return error.exit_code
+    except Terminated:
+        return TERMINATED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read us is gone: nobody to tell
+        return 1
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        _say(f"error: {error.strerror or error}{where}")
+        return StorageError.exit_code
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _on_sigterm(number: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+# --- commands: each returns the exit code and what --json prints ------------------------------------------------------
+
+
+def _list(args: argparse.Namespace) -> tuple[int, Any]:
+    rows: list[dict[str, Any]] = []
+    for path in study_file.study_files():
+        row: dict[str, Any] = {"name": path.stem, "file": str(path)}
+        try:
+            study = study_file.load(path)
+            row |= {"question": study.question, "data": study.data, "n_trials": study.n_trials}
+        except LabError as error:
+            row["error"] = " ".join(str(error).split())
+        rows.append(row)
+    width = max((len(row["name"]) for row in rows), default=0)
+    for row in rows:
+        _say(f"{row['name']:<{width}}  {row['question'] if 'question' in row else 'error: ' + row['error']}")
+    if not rows:
+        _say(f"no studies in {study_file.FOLDER.resolve()}: run this from the project's folder")
+    return 0, rows
+
+
+def _run(args: argparse.Namespace) -> tuple[int, Any]:
+    path = study_file.find(args.name)
+    study, name = study_file.change(
+        study_file.load(path), path.stem, data=args.data, settings=study_file.parse_settings(args.set),
+        smoke=args.smoke, n_trials=args.trials,
+    )  # fmt: skip
+    from lab import search
+
+    home = Home()
+    try:
+        summary = search.run(
+            study, name, home=home, device=args.device, n_workers=args.workers, engine=args.engine,
+            data_dir=args.data_dir, study_file=str(path.resolve()), smoke=args.smoke,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        _say(f"\ninterrupted: what is done is kept. To go on: {_command('run', *_given(args))}")
+        raise
+    result: dict[str, Any] = summary.to_dict()
+    counts = ", ".join(f"{n} {outcome}" for outcome, n in summary.counts.items() if n)
+    if summary.n_trained or summary.n_resumed:
+        _say(f"{name}: {counts} in {summary.seconds:.0f} s")
+    else:
+        _say(f"{name} is finished ({counts}): nothing to run, the report is built again")
+    too_many = summary.share_failed > MAX_SHARE_FAILED
+    try:
+        result |= _build_report(name, home)
+    except LabError as error:
+        if not too_many:
+            raise
+        _say(f"no report: {error}")
+    _say(f"ui:      {_command('ui', name)}")
+    _say(f"status:  {_command('status', name)}")
+    if too_many:
+        _say(
+            f"error: {summary.share_failed:.0%} of the trials of {name} gave no result ({counts}): the report rests on "
+            f"the others; see the reasons with {_command('status', name)}, then narrow the space"
+        )
+        return TooManyFailures.exit_code, result
+    return 0, result
+
+
+def _given(args: argparse.Namespace) -> list[str]:
+    """Return the arguments of `run` that lead to the same study again."""
+    flags = [args.name]
+    for name in ("trials", "data", "data_dir", "workers", "engine"):
+        value = getattr(args, name)
+        flags += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
+    flags += [] if args.device == "auto" else ["--device", args.device]
+    flags += ["--smoke"] if args.smoke else []
+    return flags + [part for setting in args.set for part in ("--set", setting)]
+
+
+def _command(*words: str) -> str:
+    return "python -m lab.study " + shlex.join(words)
+
+
+def _build_report(name: str, home: Home) -> dict[str, Any]:
+    from lab import history
+    from lab.report import page
+
+    path = page.build(name, home=home)
+    verdict = page.verdict_lines(history.load(name, home=home))
+    _say()
+    for line in verdict:
+        _say(line)
+    _say()
+    _say(f"report:  {_shown(path)}")
+    return {"verdict": verdict, "report": str(path)}
+
+
+def _shown(path: Path) -> str:
+    with contextlib.suppress(ValueError):
+        return str(path.relative_to(Path.cwd()))
+    return str(path)
+
+
+def _status(args: argparse.Namespace) -> tuple[int, Any]:
+    from lab import search
+
+    rows = search.status(Home(), args.name)
+    for row in rows:
+        _say(_status_text(row))
+        for reason in row["reasons"] if args.name else []:
+            _say(f"  {reason}")
+    if not rows:
+        _say("nothing was run here yet")
+    return 0, rows
+
+
+def _status_text(row: dict[str, Any]) -> str:
+    counts = ", ".join(f"{n} {outcome}" for outcome, n in row["counts"].items() if n) or "no trial done"
+    text = f"{row['study']}: {counts} of {row['n_planned']}"
+    if row["n_unfinished"]:
+        text += f", {row['n_unfinished']} under way"
+    if row["in_use"]:
+        text += f"; running now (process {row['in_use_by'] or '?'})"
+    if row["best"]:
+        from lab.progress import best_text
+
+        text += f"; {best_text(row['objective'], row['best'], row['best']['number'])}"
+    return text
+
+
+def _report(args: argparse.Namespace) -> tuple[int, Any]:
+    return 0, _build_report(check_name(args.name, "study"), Home())
+
+
+def _ui(args: argparse.Namespace) -> tuple[int, Any]:
+    from lab import ui
+
+    return ui.serve(args.name, home=Home(), open_browser=args.open), None
+
+
+def _decompose(args: argparse.Namespace) -> tuple[int, Any]:
+    from lab import predictions_file
+
+    parts = predictions_file.decompose(Path(args.file))
+    _say(predictions_file.as_text(parts))
+    return 0, parts
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""Study files: find one, load it, change it by command-line flags, and name what is stored of it.
+
+A study file is the user's own Python: it is loaded only from studies/, or from a path given on the command line.
+"""
+
+import dataclasses
+import importlib.util
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+
+from lab.errors import LabError, SpecError
+from lab.spec import Study, TrialConfig, Value, check_name, parse_knob
+
+FOLDER = Path("studies")
+
+
+def find(name: str, *, root: Path = Path(".")) -> Path:
+    """Return the file of a study: studies/<name>.py, or the path itself if `name` is one.
+
+    Raises:
+        SpecError: There is no such file; the message lists those that are there.
+    """
+    if name.endswith(".py") or "/" in name or "\\" in name:
+        path = Path(name)
+        if not path.is_file():
+            raise SpecError(f"there is no study file {path}")
+        check_name(path.stem, "study file")
+        return path
+    check_name(name, "study")
+    path = root / FOLDER / f"{name}.py"
+    if not path.is_file():
+        known = ", ".join(p.stem for p in study_files(root)) or f"none: {(root / FOLDER).resolve()} holds no study"
+        raise SpecError(f"there is no study {name!r}: choose one of {known}")
+    return path
+
+
+def study_files(root: Path = Path(".")) -> list[Path]:
+    """Return the files in studies/, by name."""
+    return sorted(p for p in (root / FOLDER).glob("*.py") if not p.name.startswith("_"))
+
+
+def load_module(path: Path) -> ModuleType:
+    """Run a study file and return it as a module.
+
+    Raises:
+        SpecError: It cannot be run; the message names file and line.
+    """
+    spec = importlib.util.spec_from_file_location(f"study_file_{path.stem}", path)
+    assert spec is not None and spec.loader is not None, path
+    module = importlib.util.module_from_spec(spec)
+    keep = sys.dont_write_bytecode
+    sys.dont_write_bytecode = True  # no __pycache__ beside a user's studies, and never a stale one
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise SpecError(f"{error.filename or path}:{error.lineno}: {error.msg}") from error
+    except Exception as error:
+        kind = "" if isinstance(error, LabError) else f"{type(error).__name__}: "
+        raise SpecError(f"{path}:{_line(error, path)}: {kind}{' '.join(str(error).split())}") from error
+    finally:
+        sys.dont_write_bytecode = keep
+    return module
+
+
+def _line(error: Exception, path: Path) -> int:
+    own = path.resolve()
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).resolve() == own]
+    return (lines[-1] if lines else None) or 1
+
+
+def load(path: Path) -> Study:
+    """Return the `STUDY` of a study file.
+
+    Raises:
+        SpecError: The file cannot be run, or defines no `STUDY = Study(…)`.
+    """
+    study = getattr(load_module(path), "STUDY", None)
+    if not isinstance(study, Study):
+        raise SpecError(f"{path}: it has to define STUDY = Study(…)")
+    return study
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, Value]:
+    """Return what `--set knob=value` flags say.
+
+    Raises:
+        SpecError: No "=", an unknown knob, a value of the wrong type, or a knob that is set twice.
+    """
+    values: dict[str, Value] = {}
+    for setting in settings:
+        knob, equals, text = setting.partition("=")
+        if not equals:
+            raise SpecError(f"--set {setting}: write --set knob=value, e.g. --set width=64")
+        value = parse_knob(knob.strip(), text.strip())
+        if knob.strip() in values:
+            raise SpecError(f"--set {knob.strip()}: given twice")
+        values[knob.strip()] = value
+    return values
+
+
+def change(
+    study: Study,
+    base: str,
+    *,
+    data: str | None = None,
+    settings: Mapping[str, Value] | None = None,
+    smoke: bool = False,
+    n_trials: int | None = None,
+) -> tuple[Study, str]:
+    """Return the study that the flags ask for and the name under which it is stored.
+
+    What changes the question makes another study, so its name says it: "capacity_sweep,data=fashion_mnist,family=cnn".
+    A flag that says what the file says already changes nothing; more trials are the same study, continued.
+
+    Raises:
+        SpecError: The result is no possible study.
+    """
+    parts = [check_name(base, "study")]
+    if data is not None and data != study.data:
+        study = dataclasses.replace(study, data=data)
+        parts.append(f"data={data}")
+    for knob, value in sorted((settings or {}).items()):
+        if knob not in study.space and study.fixed.get(knob, getattr(TrialConfig(), knob)) == value:
+            continue
+        space = {name: domain for name, domain in study.space.items() if name != knob}
+        study = dataclasses.replace(study, space=space, fixed={**study.fixed, knob: value})
+        parts.append(f"{knob}={value}")
+    if smoke:
+        study = study.smoke()
+        parts.append("smoke")
+    if n_trials is not None:
+        study = dataclasses.replace(study, n_trials=n_trials)
+    return study, check_name(",".join(parts), "study with its flags")

@@ -1,0 +1,196 @@
+"""One trial, from its task to its outcome: train the replicas, decompose their errors, write it all to the spool.
+
+Runs in a worker (or in the coordinator, engine "inline") and knows neither Optuna nor MLflow. `lab.outcome` builds the
+files.
+
+Legend: D resamples, I initialisations, R = D·I replicas (replica r = d·I + i), N points, C classes.
+"""
+
+import functools
+import math
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lab import outcome, spool
+from lab.errors import DataError, LabError, SpecError
+from lab.outcome import Snapshot, Trained
+from lab.spec import Replication, TrialConfig
+from lab.storage import Home
+
+if TYPE_CHECKING:
+    from lab.data.datasets import Dataset, Pool
+
+
+@dataclass(frozen=True)
+class Task:
+    """All that a worker needs to know of a trial, as plain values: it travels between processes.
+
+    `spec` is `Study.to_dict()`. `study_file` is the path of the study's Python file if the data set is defined there.
+    """
+
+    study: str
+    spec: Mapping[str, Any]
+    phase: str
+    number: int
+    config: Mapping[str, Any]
+    first_resample: int = 0
+    first_init: int = 0
+    device: str = "cpu"
+    data_dir: str | None = None
+    study_file: str | None = None
+    attempt: int = 1
+
+    @property
+    def key(self) -> str:
+        """The name of its outcome, e.g. "explore-0007"."""
+        return spool.make_key(self.phase, self.number)
+
+    @property
+    def replication(self) -> Replication:
+        """How often the trial is repeated."""
+        return Replication(**self.spec["replication"])
+
+
+def load_dataset(spec: Mapping[str, Any], *, data_dir: str | None = None, study_file: str | None = None) -> "Dataset":
+    """Return the data set of a study; a process loads it once.
+
+    A data set that the lab does not know by name may be defined in the study file, by a function of that name with
+    the arguments of `lab.data.datasets.Loader`.
+    """
+    return _load_dataset(
+        spec["data"], spec["seed"], spec["n_validation"], spec["n_test"], data_dir or None, study_file or None
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def _load_dataset(
+    name: str, seed: int, n_validation: int | None, n_test: int | None, data_dir: str | None, study_file: str | None
+) -> "Dataset":
+    from lab.data import datasets
+
+    own = name not in datasets.DATASETS and study_file is not None
+    if own:
+        from lab.study_file import load_module
+
+        loader = getattr(load_module(Path(study_file or "")), name, None)
+        if callable(loader) and name not in datasets.DATASETS:
+            datasets.register(name, loader)
+    try:
+        return datasets.load(name, seed=seed, n_validation=n_validation, n_test=n_test, data_dir=data_dir)
+    except LabError:
+        raise
+    except Exception as error:
+        if not own:
+            raise
+        raise DataError(f"data set {name!r} of {study_file}: {type(error).__name__}: {_one_line(error)}") from error
+
+
+def evaluate(task: Task, home: Home, *, tick: Callable[[], None] | None = None) -> Path:
+    """Train one trial and write its outcome into the spool; return the directory of the outcome.
+
+    A configuration that cannot be built gives an outcome "infeasible", one that breaks while it is trained an outcome
+    "failed"; both say why. `tick` is called after each evaluation.
+
+    Raises:
+        LabError: The data set cannot be loaded or the outcome cannot be written: no trial of the study would do better.
+    """
+    started = time.time()
+    dataset = load_dataset(task.spec, data_dir=task.data_dir, study_file=task.study_file)
+    files = {"environment.json": outcome.as_json(outcome.environment(task.device))}
+    status, reason, n_parameters = "finished", None, None
+    try:
+        trained = _train(task, dataset, tick)
+        n_parameters = trained.n_parameters
+        files |= outcome.results(task, dataset, trained, seconds=time.time() - started)
+        status = "diverged" if trained.snapshots[-1].diverged_R.any() else "finished"
+    except _Infeasible as error:
+        status, reason = "infeasible", str(error)
+    except LabError:
+        raise
+    except Exception as error:
+        status, reason = "failed", f"{type(error).__name__}: {_one_line(error)}"
+        files["error.txt"] = traceback.format_exc().encode()
+    files["config.json"] = outcome.as_json(outcome.request(task, dataset, n_parameters))
+    return spool.write_outcome(
+        home, task.study, task.phase, task.number, files,
+        status=status, reason=reason, attempt=task.attempt, started=started, finished=time.time(),
+    )  # fmt: skip
+
+
+def write_failure(task: Task, home: Home, reason: str) -> Path:
+    """Write the outcome of a trial that no worker lived to finish."""
+    now = time.time()
+    dataset = load_dataset(task.spec, data_dir=task.data_dir, study_file=task.study_file)
+    files = {
+        "config.json": outcome.as_json(outcome.request(task, dataset, None)),
+        "environment.json": outcome.as_json(outcome.environment(task.device)),
+    }
+    return spool.write_outcome(
+        home, task.study, task.phase, task.number, files,
+        status="failed", reason=reason, attempt=task.attempt, started=now, finished=now,
+    )  # fmt: skip
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+class _Infeasible(Exception):
+    """The configuration cannot be built."""
+
+
+def _train(task: Task, dataset: "Dataset", tick: Callable[[], None] | None) -> Trained:
+    from lab import training
+
+    config = TrialConfig.from_dict(task.config)
+    try:
+        n_parameters = training.count_parameters(config, dataset.image_shape, dataset.n_classes)
+        steps: Iterator[Any] = iter(
+            training.fit(
+                config, dataset, task.replication, seed=task.spec["seed"], first_resample=task.first_resample,
+                first_init=task.first_init, n_evaluations=task.spec["n_evaluations"], device=task.device,
+            )
+        )  # fmt: skip
+        step = next(steps)  # once that works, an error is a failure, not an infeasible choice
+    except SpecError as error:
+        raise _Infeasible(str(error)) from error
+    except LabError:
+        raise
+    except ValueError as error:
+        raise _Infeasible(_one_line(error)) from error
+    snapshots, decompositions = [], []
+    while True:
+        snapshots.append(
+            Snapshot(step.epoch, {k: np.array(v) for k, v in step.metrics.items()}, np.array(step.diverged_R))
+        )
+        decompositions.append(_decompose(step.probabilities_test_DINC, dataset.test, step.diverged_R))
+        if tick is not None:
+            tick()
+        following = next(steps, None)
+        if following is None:
+            break
+        step = following
+    validation = _decompose(step.probabilities_val_DINC, dataset.validation, step.diverged_R)
+    return Trained(n_parameters, snapshots, decompositions, validation, step.probabilities_test_DINC)
+
+
+def _decompose(probabilities_DINC: np.ndarray, points: "Pool", diverged_R: np.ndarray) -> dict[str, Any] | None:
+    """Return the decomposition over the replicas that did not diverge, None if there is none.
+
+    Terms that the replicas that are left cannot tell apart are None, as JSON has no NaN.
+    """
+    from lab.analysis.decomposition import decompose
+
+    gone_DI = np.asarray(diverged_R).reshape(probabilities_DINC.shape[:2])
+    if gone_DI.all():
+        return None
+    # whoever is NaN throughout is left out
+    kept_DINC = np.where(gone_DI[:, :, None, None], np.float32(np.nan), probabilities_DINC)
+    parts = decompose(kept_DINC, points.labels, posterior_NC=points.posterior, level=outcome.LEVEL).to_dict()
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in parts.items()}

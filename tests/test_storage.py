@@ -1,0 +1,220 @@
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lab import spool, storage
+from lab.errors import SpecError, StorageError, StudyInUse
+from lab.storage import Home
+
+HOSTILE = [
+    "",
+    ".",
+    "..",
+    "a/b",
+    "/etc",
+    "a\\b",
+    "a b",
+    "a\n",
+    "a\0",
+    "..x",
+    "a..b",
+    "-rf",
+    "ä",
+    "x" * 101,
+    "a;b",
+    "$(x)",
+]
+FILES = {"config.json": b'{"a": 1}\n', "metrics.json": b'{"final": {"val_risk": 0.25}}\n', "empty.bin": b""}
+
+
+@pytest.fixture
+def home(tmp_path):
+    return Home(tmp_path)
+
+
+def write(home, number=3, files=FILES, **changes):
+    options = dict(status="finished", started=1.5, finished=2.0) | changes
+    return spool.write_outcome(home, "toy", "explore", number, files, **options)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_never_reach_a_path(home, name):
+    for path_of in (home.spool_of, home.artifacts_of, home.report_of):
+        with pytest.raises(SpecError):
+            path_of(name)
+    with pytest.raises(SpecError), storage.coordinator_lock(home, name):
+        pass
+    assert list(home.root.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["capacity_sweep,data=fashion_mnist,family=cnn", "learning_rate=1e-05", "a+b", "0"])
+def test_every_path_of_a_study_lies_below_the_project_folder(home, name):
+    for path in (home.spool_of(name), home.artifacts_of(name), home.report_of(name), home.outcome_of(name, "a-1")):
+        assert path.is_relative_to(home.root.resolve())
+
+
+def test_a_symbolic_link_out_of_the_spool_is_not_followed(home, tmp_path_factory):
+    outside = tmp_path_factory.mktemp("outside")
+    home.spool.mkdir(parents=True)
+    (home.spool / "toy").symlink_to(outside)
+    with pytest.raises(StorageError, match="symbolic link"):
+        write(home)
+    assert list(outside.iterdir()) == []
+
+
+def test_an_outcome_comes_back_as_it_was_written(home):
+    directory = write(home, reason=None, attempt=2)
+    outcome = spool.read_outcome(directory)
+    assert outcome.contents == FILES
+    assert (outcome.key, outcome.phase, outcome.number, outcome.status) == ("explore-0003", "explore", 3, "finished")
+    assert outcome.manifest["attempt"] == 2
+    assert outcome.json("metrics.json")["final"]["val_risk"] == 0.25
+    assert spool.pending(home, "toy") == [directory]
+    spool.remove_outcome(directory)
+    assert list(home.spool_of("toy").iterdir()) == []
+
+
+def test_any_changed_byte_of_any_file_is_refused_by_the_name_of_the_file(home):
+    directory = write(home)
+    n_flips = 0
+    for path in sorted(directory.iterdir()):
+        content = path.read_bytes()
+        for position in range(len(content)):
+            for bit in (0x01, 0x10):
+                changed = bytearray(content)
+                changed[position] ^= bit
+                path.write_bytes(changed)
+                with pytest.raises(StorageError) as error:
+                    spool.read_outcome(directory)
+                # a manifest that names another file is told by that other file, which is not there
+                assert path.name in str(error.value) or path.name == "manifest.json", (path, position)
+                n_flips += 1
+        path.write_bytes(content)
+    assert n_flips > 1000
+    spool.read_outcome(directory)
+
+
+@pytest.mark.parametrize("name", [*FILES, "manifest.json"])
+def test_a_truncated_missing_or_extra_file_is_refused_by_its_name(home, name):
+    directory = write(home)
+    content = (directory / name).read_bytes()
+    if content:
+        (directory / name).write_bytes(content[:-2])
+        with pytest.raises(StorageError, match=name):
+            spool.read_outcome(directory)
+    (directory / name).unlink()
+    with pytest.raises(StorageError, match=name):
+        spool.read_outcome(directory)
+    (directory / name).write_bytes(content)
+    (directory / "extra.txt").write_text("x")
+    with pytest.raises(StorageError, match=r"extra\.txt"):
+        spool.read_outcome(directory)
+
+
+def test_a_manifest_cannot_point_out_of_its_outcome(home, tmp_path):
+    directory = write(home)
+    manifest = json.loads((directory / "manifest.json").read_text())
+    del manifest["sha256"]
+    manifest["files"]["../../../secret"] = manifest["files"]["empty.bin"]
+    (directory / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(SpecError, match="not a usable name"):
+        spool.read_outcome(directory)
+
+
+def test_an_outcome_that_was_moved_to_another_trial_is_refused(home):
+    directory = write(home)
+    other = directory.with_name("explore-0004")
+    directory.rename(other)
+    with pytest.raises(StorageError, match="belongs to 'explore-0003'"):
+        spool.read_outcome(other)
+
+
+def test_the_first_outcome_of_a_trial_stays(home):
+    write(home)
+    write(home, files={"config.json": b"late"}, attempt=2)
+    assert spool.read_outcome(home.outcome_of("toy", "explore-0003")).contents == FILES
+    assert [p.name for p in home.spool_of("toy").iterdir()] == ["explore-0003"]
+
+
+@pytest.mark.parametrize("k", range(1, 30))
+def test_a_disk_that_fails_at_any_step_leaves_a_whole_outcome_or_none(home, monkeypatch, k):
+    calls = [0]
+
+    def failing(real):
+        def call(*args, **kwargs):
+            calls[0] += 1
+            if calls[0] == k:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return real(*args, **kwargs)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", failing(os.fsync))
+        patch.setattr(os, "rename", failing(os.rename))
+        patch.setattr(Path, "mkdir", failing(Path.mkdir))
+        try:
+            write(home)
+        except StorageError as error:
+            assert "No space left on device" in str(error)
+            assert "\n" not in str(error)
+        else:
+            assert calls[0] < k or home.outcome_of("toy", "explore-0003").is_dir()
+    names = [p.name for p in home.spool_of("toy").iterdir()] if home.spool_of("toy").is_dir() else []
+    assert names in ([], ["explore-0003"])
+    if names:
+        assert spool.read_outcome(home.outcome_of("toy", names[0])).contents == FILES
+    assert write(home).is_dir()  # and the disk has room again
+
+
+def test_what_a_dead_writer_left_is_removed_and_nothing_else(home):
+    directory = write(home)
+    dead = home.spool_of("toy") / ".explore-0009.0123456789ab.tmp"
+    dead.mkdir()
+    (dead / "half").write_text("x")
+    assert spool.pending(home, "toy") == [directory]
+    assert spool.clean_temporaries(home, "toy") == 1
+    assert [p.name for p in home.spool_of("toy").iterdir()] == ["explore-0003"]
+
+
+def test_text_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "deep" / "page.html"
+    storage.atomic_write_text(path, "old")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", lambda *a: (_ for _ in ()).throw(OSError(errno.EIO, "broken")))
+        with pytest.raises(StorageError, match="broken"):
+            storage.atomic_write_text(path, "new")
+    assert path.read_text() == "old"
+    assert list(path.parent.iterdir()) == [path]
+    storage.atomic_write_text(path, "new é")
+    assert path.read_text(encoding="utf-8") == "new é"
+
+
+def test_a_second_coordinator_is_refused_and_told_who_holds_the_study(home):
+    code = (
+        "import sys; from pathlib import Path; from lab import storage\n"
+        "with storage.coordinator_lock(storage.Home(Path(sys.argv[1])), 'toy'):\n"
+        "    print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(home.root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(StudyInUse, match=rf"process {other.pid}\b") as error, storage.coordinator_lock(home, "toy"):
+            pass
+        assert error.value.exit_code == 4
+        assert storage.in_use(home, "toy")
+        with storage.coordinator_lock(home, "another"):
+            pass
+        other.kill()
+    # the system frees what a killed holder held
+    assert not storage.in_use(home, "toy")
+    with storage.coordinator_lock(home, "toy"):
+        assert storage.holder(home, "toy") == os.getpid()
+    assert storage.holder(home, "toy") is None
