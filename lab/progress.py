@@ -26,6 +26,7 @@ class Progress:
     _started: float = 0.0
     _shown: float = 0.0
     _line: str = ""
+    _said: int = -1  # tasks done when the line was last shown
 
     def __post_init__(self) -> None:
         self._live = self.stream.isatty() and os.environ.get("TERM", "") != "dumb"
@@ -61,7 +62,8 @@ class Progress:
     def end(self) -> None:
         """Show the last state and leave the line."""
         if self._n_here:
-            self._show()
+            if self._said != self.n_done:
+                self._show()
             if self._live:
                 self.stream.write("\n")
                 self.stream.flush()
@@ -79,7 +81,7 @@ class Progress:
         return " · ".join(parts)
 
     def _show(self) -> None:
-        text = self.text()
+        text, self._said = self.text(), self.n_done
         if not self._live:
             self.stream.write(text + "\n")
         else:

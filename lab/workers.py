@@ -67,6 +67,8 @@ def choose_device(name: str = "auto") -> str:
     Raises:
         SpecError: Unknown, or not on this machine.
     """
+    if name == "cpu" or (name == "auto" and not _may_have_gpu()):
+        return "cpu"  # without torch: the coordinator of a CPU study needs it for nothing else, and it takes 0.3 GB
     import torch
 
     if name == "auto":
@@ -84,6 +86,14 @@ def choose_device(name: str = "auto") -> str:
     if kind not in ("cpu", "cuda", "mps"):
         raise SpecError(f"--device {name!r} is not supported: choose cpu, cuda or mps")
     return name
+
+
+def _may_have_gpu() -> bool:
+    """Return False where torch could not find a GPU: on Linux without a device node of any driver that it knows."""
+    if sys.platform != "linux":
+        return True
+    nodes = ("nvidiactl", "nvhost-ctrl", "nvmap", "dxg", "kfd")  # CUDA, Jetson (2), CUDA in WSL, ROCm
+    return any(Path("/dev", node).exists() for node in nodes)
 
 
 def choose_engine(engine: str | None, n_workers: int | None, *, device: str, smoke: bool) -> tuple[str, int]:

@@ -519,7 +519,6 @@ def test_progress_is_a_plain_line_now_and_then_where_there_is_no_terminal():
     assert lines == [
         "7/12 trials · 32.0 replicas/s · 5 s left · best val_risk 0.112 [0.101, 0.124] (trial 7)",
         "12/12 trials · 32.0 replicas/s · 0 s left · best val_risk 0.112 [0.101, 0.124] (trial 7)",
-        "12/12 trials · 32.0 replicas/s · 0 s left · best val_risk 0.112 [0.101, 0.124] (trial 7)",
     ]
 
 

@@ -340,3 +340,25 @@ def test_workers_know_neither_optuna_nor_mlflow_nor_plotly():
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert answer.stdout.strip() == "[]"
+
+
+def test_the_coordinator_of_a_cpu_study_does_without_torch(monkeypatch):
+    code = (
+        "import sys; from lab import search, workers; from lab.spec import Study\n"
+        "workers.choose_device('cpu'); search.prepare(Study(question='?', data='digits'))\n"
+        "print('torch' in sys.modules)"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert answer.stdout.strip() == "False"
+    monkeypatch.setattr(workers, "_may_have_gpu", lambda: False)
+    assert choose_device("auto") == "cpu"
+
+
+def test_a_machine_that_may_have_a_gpu_is_asked(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(workers, "_may_have_gpu", lambda: True)
+    for n_gpus, expected in ((1, "cuda"), (0, "cpu")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda n=n_gpus: n > 0)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+        assert choose_device("auto") == expected

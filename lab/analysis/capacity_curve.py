@@ -57,6 +57,8 @@ class Estimate:
     hi: float
 
     def __str__(self) -> str:
+        if not (math.isfinite(self.lo) and math.isfinite(self.hi)):
+            return f"{self.value:.3g} (no interval: too few replicas)"
         return f"{self.value:.3g} ({self.lo:.3g} to {self.hi:.3g})"
 
     def __sub__(self, other: "Estimate") -> "Estimate":

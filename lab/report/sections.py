@@ -225,7 +225,9 @@ def more_data(page: Page) -> Section:
             label=f"From {num(first['n_train'])} to {num(last['n_train'])} examples {page.bias} goes from "
             f"{num(first['bias_sq'])} to {num(last['bias_sq'])}, variance from {num(first['variance'])} to "
             f"{num(last['variance'])}.",
-            caption="More data mostly lowers variance; what stays is for a better model.",
+            caption=f"The same runs. From {num(first['n_train'])} to {num(last['n_train'])} examples {page.bias} goes "
+            f"from {num(first['bias_sq'])} to {num(last['bias_sq'])}, variance from {num(first['variance'])} to "
+            f"{num(last['variance'])}.",
         ))  # fmt: skip
     blocks = panel(views)
     if not isinstance(ahead, Extrapolation):
