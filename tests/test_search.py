@@ -16,7 +16,7 @@ import pytest
 from lab import search, spool, storage, workers
 from lab.errors import SpecChanged, SpecError, StorageError, StudyInUse
 from lab.progress import Progress
-from lab.search import coordinator, ledger, samplers
+from lab.search import ledger, samplers, session
 from lab.search.points import grid_point, grid_size, qmc_point
 from lab.spec import SAMPLERS, Choice, Float, Int, Replication, Study
 from lab.storage import Home
@@ -393,7 +393,7 @@ def test_changed_data_are_refused(home, monkeypatch):
 
     run(toy(n_trials=2), home)
     other = dataclasses.replace(datasets.load("fake", seed=0), digest="f" * 64)
-    monkeypatch.setattr(coordinator, "load_dataset", lambda *args, **kwargs: other)
+    monkeypatch.setattr(session, "load_dataset", lambda *args, **kwargs: other)
     with pytest.raises(SpecChanged, match=r"content of the data set: .* → ffffffffffff"):
         run(toy(n_trials=2), home)
 

@@ -1,0 +1,160 @@
+"""One session of a study: check it, take its lock, open databases and workers, let the coordinator work, sum up."""
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from lab import spool, storage, workers
+from lab.errors import LabError
+from lab.progress import Progress
+from lab.search import ledger
+from lab.search.coordinator import Coordinator
+from lab.search.points import grid_size
+from lab.search.samplers import planned
+from lab.spec import Study
+from lab.storage import Home
+from lab.trial import Task, load_dataset
+
+if TYPE_CHECKING:
+    from lab.data.datasets import Dataset
+    from lab.tracking import Tracker
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a study stands after `run`: counts of the explore trials by outcome, the best one, what was confirmed."""
+
+    study: str
+    n_planned: int
+    counts: Mapping[str, int]  # outcome → trials; all of ledger.TRIED are there
+    n_trained: int  # outcomes of this run, of all phases
+    n_resumed: int  # trials taken up again that an earlier run had left unfinished
+    seconds: float
+    best: Mapping[str, Any] | None  # number, config, objective values and what was measured
+    confirmed: str | None  # key of the confirmation
+    engine: str
+    n_workers: int
+    device: str
+
+    @property
+    def share_failed(self) -> float:
+        """The share of explore trials that gave no result."""
+        n_tried = sum(self.counts.values())
+        return (self.counts["infeasible"] + self.counts["failed"]) / n_tried if n_tried else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        return dataclasses.asdict(self) | {"share_failed": self.share_failed}
+
+
+def prepare(study: Study, *, data_dir: str | None = None, study_file: str | None = None) -> "Dataset":
+    """Load the data set and check that the study is possible on it; nothing is written.
+
+    Raises:
+        SpecError: It is not; the message says why.
+        DataError: The data set is missing or damaged.
+    """
+    from lab.data import resampling
+
+    dataset = load_dataset(study.to_dict(), data_dir=data_dir, study_file=study_file)
+    n_train = study.largest("n_train")
+    assert isinstance(n_train, int)
+    resampling.check_scheme(
+        dataset, study.replication.scheme, n_train=n_train, n_resamples=study.replication.n_resamples
+    )
+    return dataset
+
+
+def run(
+    study: Study,
+    name: str,
+    *,
+    home: Home | None = None,
+    device: str = "auto",
+    n_workers: int | None = None,
+    engine: str | None = None,
+    data_dir: str | None = None,
+    study_file: str | None = None,
+    smoke: bool = False,
+    progress: Progress | None = None,
+) -> Summary:
+    """Run a study, or what is left of it, to its end: explore, confirm, learning curve.
+
+    Args:
+        study: What is asked.
+        name: The name that it is stored under.
+        home: The project folder.
+        device: "auto", "cpu", "cuda", "cuda:1", "mps".
+        n_workers: Worker processes; None chooses.
+        engine: "inline" or "process"; None chooses.
+        data_dir: Where the user keeps data sets.
+        study_file: The study's own file, if it may define the data set.
+        smoke: Whether this is a run of seconds (workers would take as long to start).
+        progress: Where to say how far it is.
+
+    Raises:
+        LabError: See lab.errors; the study can be resumed after any of them.
+    """
+    started = monotonic()
+    home = home or Home()
+    progress = progress or Progress()
+    device = workers.choose_device(device)
+    engine_name, n_workers = workers.choose_engine(engine, n_workers, device=device, smoke=smoke)
+    dataset = prepare(study, data_dir=data_dir, study_file=study_file)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(storage.coordinator_lock(home, name))
+        spool.clean_temporaries(home, name)
+        stack.callback(_clean_quietly, home, name)
+        stack.callback(progress.end)
+        hands = workers.open_engine(engine_name, n_workers, home=home, device=device, tick=progress.tick)
+        stack.callback(hands.close)
+        if not home.optuna_db.exists():
+            hands.start()  # certainly needed; they start while MLflow is imported and makes its tables
+        database = ledger.open_database(home)
+        stack.callback(ledger.close, database)
+        with ledger.optuna_errors(home):
+            stored = ledger.open_study(database, study, name, dataset.digest)
+            tracker = _open_tracker(study, name, home)
+            stack.callback(tracker.close)
+            common = Task(
+                study=name, spec=json.loads(json.dumps(study.to_dict())), phase="explore", number=0, config={},
+                device=device, data_dir=data_dir, study_file=study_file,
+            )  # fmt: skip
+            coordinator = Coordinator(study, common, home, stored, tracker, hands, progress, dataset.n_classes)
+            coordinator.recover()
+            if not coordinator.is_done:
+                progress.note(_header(study, name, device, engine_name, n_workers, coordinator))
+            coordinator.explore()
+            coordinator.confirm()
+        return Summary(
+            study=name, n_planned=planned(study), counts=coordinator.counts(), n_trained=coordinator.n_trained,
+            n_resumed=coordinator.n_resumed, seconds=monotonic() - started, best=coordinator.best_dict(),
+            confirmed=coordinator.confirmed, engine=engine_name, n_workers=n_workers, device=device,
+        )  # fmt: skip
+
+
+def _open_tracker(study: Study, name: str, home: Home) -> "Tracker":
+    from lab.tracking import Tracker
+
+    with storage.setup_lock(home):
+        return Tracker.open(name, home=home, question=study.question)
+
+
+def _header(study: Study, name: str, device: str, engine_name: str, n_workers: int, coordinator: "Coordinator") -> str:
+    how = device if engine_name == "inline" else f"{device}, {n_workers} worker processes"
+    text = f"{name}: {planned(study)} trials × {study.replication.n_replicas} replicas on {study.data} ({how})"
+    if study.sampler == "grid" and study.n_trials < grid_size(study.space):
+        text += f"; the whole grid has {grid_size(study.space)} points"
+    if coordinator.n_told:
+        text += f"; resumed: {coordinator.n_told} done, {coordinator.n_resumed} taken up again"
+    return text
+
+
+def _clean_quietly(home: Home, name: str) -> None:
+    # not worth hiding the error that may be under way
+    with contextlib.suppress(LabError):
+        spool.clean_temporaries(home, name)
