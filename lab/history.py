@@ -25,7 +25,8 @@ import numpy as np
 import pandas as pd
 
 from lab.errors import StorageError
-from lab.spec import KNOBS, check_name
+from lab.knobs import KNOBS
+from lab.spec import check_name
 from lab.spool import PHASES, parse_key
 from lab.storage import Home, inside
 

@@ -24,7 +24,7 @@ import lab
 
 if TYPE_CHECKING:
     from lab.data.datasets import Dataset
-    from lab.trial import Task
+    from lab.task import Task
 
 SPLITS = ("train", "val", "test")
 SCORES = ("loss", "risk", "error")

@@ -1,7 +1,7 @@
 """What a study is: frozen dataclasses that a study file fills in, checked before anything is written.
 
 `Study` holds a question, a data set, a search space (`Int`, `Float`, `Choice`), fixed knobs and a `Replication` plan.
-A trial is one `TrialConfig`; every field of it is a knob that any study can search, sweep or fix.
+A trial is one `TrialConfig` (lab.knobs); every field of it is a knob that any study can search, sweep or fix.
 """
 
 import dataclasses
@@ -13,19 +13,10 @@ from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 from lab.errors import SpecError
+from lab.knobs import KNOBS, TrialConfig, Value, check_knob, known_knob
 
-Value = bool | int | float | str
 Role = Literal["scientific", "nuisance"]
 
-FAMILIES = ("mlp", "cnn")
-ACTIVATIONS = ("relu", "tanh", "sigmoid", "gelu", "leaky_relu")
-NORMS = ("none", "batch", "group", "layer")
-INIT_SCHEMES = (
-    "he_normal", "he_uniform", "xavier_normal", "xavier_uniform", "lecun_normal",
-    "orthogonal", "normal", "uniform", "torch_default",
-)  # fmt: skip
-OPTIMIZERS = ("sgd", "adam", "adamw")
-SCHEDULES = ("constant", "cosine", "step", "one_cycle")
 SCHEMES = ("fresh", "disjoint", "subsample", "bootstrap")
 SAMPLERS = ("qmc", "random", "grid", "tpe", "nsga2", "gp", "cmaes")
 OBJECTIVES = ("val_risk", "val_error")
@@ -44,121 +35,6 @@ def check_name(name: str, what: str) -> str:
     if not isinstance(name, str) or not _NAME.fullmatch(name) or ".." in name:
         raise SpecError(f"{what} {name!r} is not a usable name: use 1 to 100 letters, digits and _ . = , + -")
     return name
-
-
-@dataclass(frozen=True)
-class TrialConfig:
-    """One hyperparameter configuration: all that fixes how a replica is trained, except its data and its seed.
-
-    Units: `learning_rate` and `weight_decay` as in torch.optim (`weight_decay` is coupled, i.e. added to the gradient,
-    for `sgd` and `adam`, and decoupled for `adamw`); `dropout` is the probability that a hidden unit is zeroed;
-    `n_train` counts examples; `epochs` counts passes over them.
-    """
-
-    family: str = "mlp"
-    depth: int = 2  # hidden layers (mlp), convolution blocks (cnn); 0 is a linear model
-    width: int = 64  # hidden units (mlp), channels (cnn)
-    activation: str = "relu"
-    norm: str = "none"  # between the linear map and the activation
-    dropout: float = 0.0
-    init_scheme: str = "he_normal"
-    init_gain: float = 1.0  # multiplies the standard deviation of the initial weights
-    optimizer: str = "adam"
-    learning_rate: float = 1e-3
-    momentum: float = 0.9  # sgd only
-    nesterov: bool = False  # sgd only
-    weight_decay: float = 0.0
-    schedule: str = "constant"
-    batch_size: int = 32
-    epochs: int = 60
-    n_train: int = 150
-
-    def __post_init__(self) -> None:
-        for knob in dataclasses.fields(self):
-            value = check_knob(knob.name, getattr(self, knob.name), where="TrialConfig")
-            object.__setattr__(self, knob.name, value)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "TrialConfig":
-        """Return the configuration written down by `dataclasses.asdict` (unknown knobs are an error)."""
-        for name in values:
-            _known_knob(name, where="TrialConfig")
-        return cls(**values)
-
-
-KNOBS: Mapping[str, type[Any]] = MappingProxyType({f.name: type(f.default) for f in dataclasses.fields(TrialConfig)})
-
-_ALLOWED: dict[str, tuple[str, ...]] = {
-    "family": FAMILIES,
-    "activation": ACTIVATIONS,
-    "norm": NORMS,
-    "init_scheme": INIT_SCHEMES,
-    "optimizer": OPTIMIZERS,
-    "schedule": SCHEDULES,
-}
-# inclusive bounds, generous: they catch slips of the keyboard, not taste
-_BOUNDS: dict[str, tuple[float, float]] = {
-    "depth": (0, 64),
-    "width": (1, 16384),
-    "dropout": (0.0, 0.95),
-    "init_gain": (0.0, 100.0),
-    "learning_rate": (1e-9, 100.0),
-    "momentum": (0.0, 0.9999),
-    "weight_decay": (0.0, 10.0),
-    "batch_size": (1, 65536),
-    "epochs": (1, 100_000),
-    "n_train": (1, 10_000_000),
-}
-
-
-def _known_knob(name: str, where: str) -> None:
-    if name not in KNOBS:
-        close = [knob for knob in KNOBS if set(knob) >= set(name) or knob.startswith(name[:3])] or sorted(KNOBS)
-        raise SpecError(f"{where}: unknown knob {name!r}: did you mean {', '.join(close[:4])}?")
-
-
-def check_knob(name: str, value: Any, *, where: str) -> Value:
-    """Return the value of a knob in its own type (an int given for a float becomes a float).
-
-    Raises:
-        SpecError: Unknown knob, wrong type, not finite, out of bounds or not one of the options.
-    """
-    _known_knob(name, where)
-    kind = KNOBS[name]
-    if kind is float and type(value) is int:
-        value = float(value)
-    if type(value) is not kind:
-        raise SpecError(f"{where}: {name} = {value!r} has the wrong type: give {_article(kind)}")
-    if name in _ALLOWED and value not in _ALLOWED[name]:
-        raise SpecError(f"{where}: {name} = {value!r} is unknown: choose one of {', '.join(_ALLOWED[name])}")
-    if name in _BOUNDS:
-        low, high = _BOUNDS[name]
-        assert isinstance(value, int | float)
-        if not math.isfinite(value) or not low <= value <= high:
-            raise SpecError(f"{where}: {name} = {value!r} is out of range: give {low:g} to {high:g}")
-    return value
-
-
-def _article(kind: type) -> str:
-    return {int: "an integer", float: "a number", str: "a string", bool: "True or False"}[kind]
-
-
-def parse_knob(name: str, text: str, *, where: str = "--set") -> Value:
-    """Return the value of a knob written on a command line, e.g. ("width", "64") → 64.
-
-    Raises:
-        SpecError: Unknown knob, or the text is not a value of its type.
-    """
-    _known_knob(name, where)
-    kind = KNOBS[name]
-    try:
-        if kind is bool:
-            value: Any = {"true": True, "false": False}[text.lower()]
-        else:
-            value = kind(text)
-    except (ValueError, KeyError):
-        raise SpecError(f"{where}: {name} = {text!r} has the wrong type: give {_article(kind)}") from None
-    return check_knob(name, value, where=where)
 
 
 def _check_range(low: float, high: float, log: bool, role: str, what: str) -> None:
@@ -354,7 +230,7 @@ class Study:
         object.__setattr__(self, "space", MappingProxyType(dict(self.space)))
         object.__setattr__(self, "fixed", MappingProxyType(dict(self.fixed)))
         for name, domain in self.space.items():
-            _known_knob(name, where="space")
+            known_knob(name, where="space")
             if not isinstance(domain, Int | Float | Choice):
                 raise SpecError(f"space: {name} = {domain!r}: give Int(…), Float(…) or Choice(…), or put it in fixed")
             if isinstance(domain, Int | Float) and KNOBS[name] not in (int, float):

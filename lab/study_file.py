@@ -12,7 +12,8 @@ from pathlib import Path
 from types import ModuleType
 
 from lab.errors import LabError, SpecError
-from lab.spec import Study, TrialConfig, Value, check_name, parse_knob
+from lab.knobs import TrialConfig, Value, parse_knob
+from lab.spec import Study, check_name
 
 FOLDER = Path("studies")
 

@@ -11,7 +11,6 @@ import math
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,42 +18,13 @@ import numpy as np
 
 from lab import outcome, spool
 from lab.errors import DataError, LabError, SpecError
+from lab.knobs import TrialConfig
 from lab.outcome import Snapshot, Trained
-from lab.spec import Replication, TrialConfig
 from lab.storage import Home
+from lab.task import Task
 
 if TYPE_CHECKING:
     from lab.data.datasets import Dataset, Pool
-
-
-@dataclass(frozen=True)
-class Task:
-    """All that a worker needs to know of a trial, as plain values: it travels between processes.
-
-    `spec` is `Study.to_dict()`. `study_file` is the path of the study's Python file if the data set is defined there.
-    """
-
-    study: str
-    spec: Mapping[str, Any]
-    phase: str
-    number: int
-    config: Mapping[str, Any]
-    first_resample: int = 0
-    first_init: int = 0
-    device: str = "cpu"
-    data_dir: str | None = None
-    study_file: str | None = None
-    attempt: int = 1
-
-    @property
-    def key(self) -> str:
-        """The name of its outcome, e.g. "explore-0007"."""
-        return spool.make_key(self.phase, self.number)
-
-    @property
-    def replication(self) -> Replication:
-        """How often the trial is repeated."""
-        return Replication(**self.spec["replication"])
 
 
 def load_dataset(spec: Mapping[str, Any], *, data_dir: str | None = None, study_file: str | None = None) -> "Dataset":

@@ -22,7 +22,8 @@ from typing import Any
 
 from lab.errors import LabError, SpecError
 from lab.storage import Home
-from lab.trial import Task, evaluate, write_failure
+from lab.task import Task
+from lab.trial import evaluate, write_failure
 
 __all__ = ["Engine", "InlineEngine", "ProcessEngine", "Task", "choose_device", "choose_engine", "evaluate"]
 

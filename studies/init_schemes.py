@@ -5,7 +5,8 @@ difference between two trials of a depth is how the signal starts.  Source: Glor
 Run: python -m lab.study run init_schemes        (--smoke: seconds)
 """
 
-from lab.spec import INIT_SCHEMES, Choice, Replication, Study
+from lab.knobs import INIT_SCHEMES
+from lab.spec import Choice, Replication, Study
 
 STUDY = Study(
     question="Which initialisation suits which activation and depth, and is what it costs bias or variance?",

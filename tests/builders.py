@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lab.spec import Choice, Float, Int, Replication, Study, TrialConfig
+from lab.knobs import TrialConfig
+from lab.spec import Choice, Float, Int, Replication, Study
 
 STARTED = 1_700_000_000.0  # 14 November 2023: fixed, so that what is built is the same on every day
 COMPONENTS = ("bias_sq", "variance", "variance_resample", "variance_init", "variance_interaction")

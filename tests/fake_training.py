@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from lab.data.datasets import Dataset, Pool, digest_of
+from lab.knobs import TrialConfig
 from lab.seeds import generator
-from lab.spec import Replication, TrialConfig
+from lab.spec import Replication
 
 N_CLASSES = 3
 

@@ -8,7 +8,8 @@ import pytest
 
 from lab import history
 from lab.errors import SpecError, StorageError
-from lab.spec import KNOBS, Replication
+from lab.knobs import KNOBS
+from lab.spec import Replication
 from lab.storage import Home
 from lab.tracking import Tracker
 from tests import builders

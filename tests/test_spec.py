@@ -6,17 +6,8 @@ import json
 import pytest
 
 from lab.errors import SpecError
-from lab.spec import (
-    KNOBS,
-    Choice,
-    Float,
-    Int,
-    Replication,
-    Study,
-    TrialConfig,
-    check_name,
-    parse_knob,
-)
+from lab.knobs import KNOBS, TrialConfig, parse_knob
+from lab.spec import Choice, Float, Int, Replication, Study, check_name
 
 GOOD = dict(question="Why?", data="digits", space={"width": Int(4, 64, log=True)}, fixed={"epochs": 5})
 

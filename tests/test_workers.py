@@ -16,7 +16,8 @@ from lab.errors import DataError, LabError, SpecError
 from lab.outcome import Snapshot, objective_values
 from lab.spec import Replication, Study
 from lab.storage import Home
-from lab.trial import Task, evaluate, load_dataset
+from lab.task import Task
+from lab.trial import evaluate, load_dataset
 from lab.workers import InlineEngine, ProcessEngine, choose_device, choose_engine
 from tests import fake_training, fake_worker
 

@@ -20,8 +20,8 @@ from scipy import stats
 from sklearn.ensemble import RandomForestRegressor
 
 from lab.analysis.capacity_curve import number_column, of_phase
+from lab.knobs import KNOBS
 from lab.seeds import generator, stream
-from lab.spec import KNOBS
 
 TABLE = ["target", "knob", "importance", "importance_lo", "importance_hi", "rank", "r2", "unexplained", "status",
          "n_trials"]  # fmt: skip

@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 
 from lab.analysis.capacity_curve import PART_COLUMNS, Estimate, estimate, number_column, of_phase
+from lab.knobs import KNOBS
 from lab.seeds import generator
-from lab.spec import KNOBS
 
 CURVE = [
     "n_train", "key", "phase", "n_replicas", "n_resamples", "train_risk", "train_risk_lo", "train_risk_hi",

@@ -5,10 +5,10 @@
 
 from collections.abc import Callable
 
+from lab.knobs import TrialConfig
 from lab.models.cnn import CNN
 from lab.models.layers import Network, Parameter
 from lab.models.mlp import MLP
-from lab.spec import TrialConfig
 
 __all__ = ["FAMILIES", "Network", "Parameter", "build"]
 

@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
+from lab.knobs import TrialConfig
 from lab.models.layers import ACTIVATIONS, Dropout, Network, Tensors, convolution, linear, max_pool, pooled
-from lab.spec import TrialConfig
 
 KERNEL = 3
 

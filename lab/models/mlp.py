@@ -4,8 +4,8 @@ from math import prod
 
 from torch import Tensor
 
+from lab.knobs import TrialConfig
 from lab.models.layers import ACTIVATIONS, Dropout, Network, Tensors, linear
-from lab.spec import TrialConfig
 
 
 class MLP(Network):

@@ -16,13 +16,14 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lab import spool
 from lab.errors import StorageError
+from lab.knobs import TrialConfig, Value
 from lab.progress import Progress, best_text
 from lab.search import ledger
 from lab.search.samplers import SEQUENTIAL, planned, suggest
-from lab.spec import Study, TrialConfig, Value
+from lab.spec import Study
 from lab.spool import Outcome
 from lab.storage import Home
-from lab.trial import Task
+from lab.task import Task
 from lab.workers import Engine
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ so that a kill skips one.) Knobs are taken in alphabetical order: their order in
 import math
 from collections.abc import Mapping
 
+from lab.knobs import Value
 from lab.seeds import stream
-from lab.spec import Domain, Value
+from lab.spec import Domain
 
 
 def qmc_point(space: Mapping[str, Domain], *, seed: int, number: int) -> dict[str, Value]:

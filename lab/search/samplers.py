@@ -12,9 +12,10 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
+from lab.knobs import Value
 from lab.search.points import grid_point, grid_size, qmc_point
 from lab.seeds import stream
-from lab.spec import Choice, Domain, Int, Study, Value
+from lab.spec import Choice, Domain, Int, Study
 
 
 class PointSampler(BaseSampler):

@@ -17,7 +17,8 @@ from lab.search.points import grid_size
 from lab.search.samplers import planned
 from lab.spec import Study
 from lab.storage import Home
-from lab.trial import Task, load_dataset
+from lab.task import Task
+from lab.trial import load_dataset
 
 if TYPE_CHECKING:
     from lab.data.datasets import Dataset

@@ -15,7 +15,8 @@ from lab import models, seeds
 from lab.data.datasets import Dataset, Pool
 from lab.data.resampling import draw_resample
 from lab.data.transforms import standardisation, to_float
-from lab.spec import Replication, TrialConfig
+from lab.knobs import TrialConfig
+from lab.spec import Replication
 from lab.training import losses, optimizers
 from lab.training.pack import Dropout, Pack
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lab.spec import TrialConfig
+from lab.knobs import TrialConfig
 
 STEP_AT = (1 / 2, 3 / 4)  # fractions of the training after which `step` divides the learning rate
 STEP_FACTOR = 0.1

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from lab import seeds
+from lab.knobs import TrialConfig
 from lab.models import Network
 from lab.models.initialization import initial_values
-from lab.spec import TrialConfig
 
 
 class Pack:

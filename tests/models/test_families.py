@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from lab import models
+from lab.knobs import FAMILIES, TrialConfig
 from lab.models.layers import n_groups
-from lab.spec import FAMILIES, TrialConfig
 from lab.training.pack import Pack
 
 

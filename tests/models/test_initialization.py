@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from lab.knobs import INIT_SCHEMES
 from lab.models.initialization import PLAIN_STD, SCHEMES, initial_values
 from lab.models.layers import Parameter
-from lab.spec import INIT_SCHEMES
 
 LINEAR = Parameter("w", (300, 200), "weight", 300, 200)
 CONV = Parameter("w", (40, 30, 3, 3), "weight", 270, 360)

@@ -14,7 +14,8 @@ import pandas as pd
 
 from lab.errors import StorageError
 from lab.history import Artifacts, History, Predictions
-from lab.spec import Choice, Float, Int, Replication, Study, TrialConfig
+from lab.knobs import TrialConfig
+from lab.spec import Choice, Float, Int, Replication, Study
 from lab.storage import Home
 
 KINDS = ("healthy", "posterior", "one_trial", "all_diverged", "partial", "large")

@@ -10,7 +10,8 @@ from reference import train_alone
 
 from lab import models, training
 from lab.data.datasets import load
-from lab.spec import Replication, TrialConfig
+from lab.knobs import TrialConfig
+from lab.spec import Replication
 from lab.training import losses, optimizers
 from lab.training.pack import Dropout, Pack
 

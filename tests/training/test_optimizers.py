@@ -4,7 +4,7 @@ import pytest
 import torch
 from reference import scheduler
 
-from lab.spec import OPTIMIZERS, SCHEDULES, TrialConfig
+from lab.knobs import OPTIMIZERS, SCHEDULES, TrialConfig
 from lab.training import optimizers
 
 

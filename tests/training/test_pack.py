@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lab.spec import TrialConfig
+from lab.knobs import TrialConfig
 from lab.training.pack import Dropout
 
 CPU = torch.device("cpu")

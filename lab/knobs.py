@@ -1,0 +1,131 @@
+"""The knobs of a trial: every field of `TrialConfig` can be searched, swept or fixed by any study.
+
+A knob is one line: its type, its default, and its options or bounds. The command line, MLflow, the run history and the
+report take it from here.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from lab.errors import SpecError
+
+Value = bool | int | float | str
+
+FAMILIES = ("mlp", "cnn")
+ACTIVATIONS = ("relu", "tanh", "sigmoid", "gelu", "leaky_relu")
+NORMS = ("none", "batch", "group", "layer")
+INIT_SCHEMES = (
+    "he_normal", "he_uniform", "xavier_normal", "xavier_uniform", "lecun_normal",
+    "orthogonal", "normal", "uniform", "torch_default",
+)  # fmt: skip
+OPTIMIZERS = ("sgd", "adam", "adamw")
+SCHEDULES = ("constant", "cosine", "step", "one_cycle")
+
+
+def _option(default: str, options: tuple[str, ...]) -> Any:
+    """Return the field of a knob that takes one of these strings."""
+    return dataclasses.field(default=default, metadata={"options": options})
+
+
+def _number(default: float, low: float, high: float) -> Any:
+    """Return the field of a numeric knob; the bounds, inclusive, are generous: they catch slips of the keyboard."""
+    return dataclasses.field(default=default, metadata={"bounds": (low, high)})
+
+
+@dataclass(frozen=True)
+class TrialConfig:
+    """One hyperparameter configuration: all that fixes how a replica is trained, except its data and its seed.
+
+    Units: `learning_rate` and `weight_decay` as in torch.optim (`weight_decay` is coupled, i.e. added to the gradient,
+    for `sgd` and `adam`, and decoupled for `adamw`); `dropout` is the probability that a hidden unit is zeroed;
+    `n_train` counts examples; `epochs` counts passes over them.
+    """
+
+    family: str = _option("mlp", FAMILIES)
+    depth: int = _number(2, 0, 64)  # hidden layers (mlp), convolution blocks (cnn); 0 is a linear model
+    width: int = _number(64, 1, 16384)  # hidden units (mlp), channels (cnn)
+    activation: str = _option("relu", ACTIVATIONS)
+    norm: str = _option("none", NORMS)  # between the linear map and the activation
+    dropout: float = _number(0.0, 0.0, 0.95)
+    init_scheme: str = _option("he_normal", INIT_SCHEMES)
+    init_gain: float = _number(1.0, 0.0, 100.0)  # multiplies the standard deviation of the initial weights
+    optimizer: str = _option("adam", OPTIMIZERS)
+    learning_rate: float = _number(1e-3, 1e-9, 100.0)
+    momentum: float = _number(0.9, 0.0, 0.9999)  # sgd only
+    nesterov: bool = False  # sgd only
+    weight_decay: float = _number(0.0, 0.0, 10.0)
+    schedule: str = _option("constant", SCHEDULES)
+    batch_size: int = _number(32, 1, 65536)
+    epochs: int = _number(60, 1, 100_000)
+    n_train: int = _number(150, 1, 10_000_000)
+
+    def __post_init__(self) -> None:
+        for knob in dataclasses.fields(self):
+            value = check_knob(knob.name, getattr(self, knob.name), where="TrialConfig")
+            object.__setattr__(self, knob.name, value)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "TrialConfig":
+        """Return the configuration written down by `dataclasses.asdict` (unknown knobs are an error)."""
+        for name in values:
+            known_knob(name, where="TrialConfig")
+        return cls(**values)
+
+
+KNOBS: Mapping[str, type[Any]] = MappingProxyType({f.name: type(f.default) for f in dataclasses.fields(TrialConfig)})
+_METADATA = {f.name: f.metadata for f in dataclasses.fields(TrialConfig)}
+
+
+def known_knob(name: str, where: str) -> None:
+    """Raise a SpecError if there is no knob of this name."""
+    if name not in KNOBS:
+        close = [knob for knob in KNOBS if set(knob) >= set(name) or knob.startswith(name[:3])] or sorted(KNOBS)
+        raise SpecError(f"{where}: unknown knob {name!r}: did you mean {', '.join(close[:4])}?")
+
+
+def check_knob(name: str, value: Any, *, where: str) -> Value:
+    """Return the value of a knob in its own type (an int given for a float becomes a float).
+
+    Raises:
+        SpecError: Unknown knob, wrong type, not finite, out of bounds or not one of the options.
+    """
+    known_knob(name, where)
+    kind = KNOBS[name]
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind:
+        raise SpecError(f"{where}: {name} = {value!r} has the wrong type: give {_article(kind)}")
+    limits = _METADATA[name]
+    if "options" in limits and value not in limits["options"]:
+        raise SpecError(f"{where}: {name} = {value!r} is unknown: choose one of {', '.join(limits['options'])}")
+    if "bounds" in limits:
+        low, high = limits["bounds"]
+        if not math.isfinite(value) or not low <= value <= high:
+            raise SpecError(f"{where}: {name} = {value!r} is out of range: give {low:g} to {high:g}")
+    return value
+
+
+def _article(kind: type) -> str:
+    return {int: "an integer", float: "a number", str: "a string", bool: "True or False"}[kind]
+
+
+def parse_knob(name: str, text: str, *, where: str = "--set") -> Value:
+    """Return the value of a knob written on a command line, e.g. ("width", "64") → 64.
+
+    Raises:
+        SpecError: Unknown knob, or the text is not a value of its type.
+    """
+    known_knob(name, where)
+    kind = KNOBS[name]
+    try:
+        if kind is bool:
+            value: Any = {"true": True, "false": False}[text.lower()]
+        else:
+            value = kind(text)
+    except (ValueError, KeyError):
+        raise SpecError(f"{where}: {name} = {text!r} has the wrong type: give {_article(kind)}") from None
+    return check_knob(name, value, where=where)

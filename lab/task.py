@@ -1,0 +1,38 @@
+"""A task: what the coordinator asks a worker to do."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lab import spool
+from lab.spec import Replication
+
+
+@dataclass(frozen=True)
+class Task:
+    """All that a worker needs to know of a trial, as plain values: it travels between processes.
+
+    `spec` is `Study.to_dict()`. `study_file` is the path of the study's Python file if the data set is defined there.
+    """
+
+    study: str
+    spec: Mapping[str, Any]
+    phase: str
+    number: int
+    config: Mapping[str, Any]
+    first_resample: int = 0
+    first_init: int = 0
+    device: str = "cpu"
+    data_dir: str | None = None
+    study_file: str | None = None
+    attempt: int = 1
+
+    @property
+    def key(self) -> str:
+        """The name of its outcome, e.g. "explore-0007"."""
+        return spool.make_key(self.phase, self.number)
+
+    @property
+    def replication(self) -> Replication:
+        """How often the trial is repeated."""
+        return Replication(**self.spec["replication"])
