@@ -1,8 +1,13 @@
 """What training minimises, and the three measures of error that every evaluation records.
 
+Every training loss is the expectation, over the target distribution q of an example, of a loss ℓ_c at class c:
+Σ_c w_c q_c ℓ_c(p), summed over the batch and divided by Σ w_c q_c. The target of a label is one-hot; mixed images bring
+their own; label smoothing moves ε of it to all classes alike (and leaves the divisor as it was, as torch does).
+
 Shape suffixes: R replicas, B batch, N examples, C classes.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +17,90 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Array = NDArray[np.float64]
+
+
+def _cross_entropy(log_p_RBC: Tensor, gamma_R11: Tensor) -> Tensor:
+    return -log_p_RBC
+
+
+def _brier(log_p_RBC: Tensor, gamma_R11: Tensor) -> Tensor:
+    """Return ‖e_c − p‖² = 1 − 2 p_c + Σ p² (Brier 1950)."""
+    p_RBC = log_p_RBC.exp()
+    return 1 - 2 * p_RBC + p_RBC.square().sum(dim=-1, keepdim=True)
+
+
+def _focal(log_p_RBC: Tensor, gamma_R11: Tensor) -> Tensor:
+    """Return −(1 − p_c)^γ log p_c (Lin et al. 2017): what is right already counts less."""
+    # at 1 − p = 0 the derivative of a power below 1 is infinite
+    miss_RBC = (-torch.expm1(log_p_RBC)).clamp_min(torch.finfo(log_p_RBC.dtype).eps)
+    return -(miss_RBC**gamma_R11) * log_p_RBC
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "cross_entropy": _cross_entropy,
+    "brier": _brier,
+    "focal": _focal,
+}
+
+
+def balanced_weights(counts_RC: Tensor) -> Tensor:
+    """Return class weights (R, C) under which all classes present in a training set count alike; 0 for absent ones.
+
+    w_c = n / (C' · n_c) for the C' classes that there are, as scikit-learn's "balanced": Σ_c n_c w_c = n.
+    """
+    present_RC = counts_RC > 0
+    n_R1 = counts_RC.sum(dim=1, keepdim=True)
+    weights_RC = n_R1 / (present_RC.sum(dim=1, keepdim=True) * counts_RC.clamp_min(1))
+    return torch.where(present_RC, weights_RC, 0)
+
+
+class Criterion:
+    """The training loss of R replicas, each with its own parameters: their sum, as `Pack.differentiate` wants it."""
+
+    def __init__(self, loss: str, smoothing_R: Tensor, gamma_R: Tensor, class_weights_RC: Tensor | None = None) -> None:
+        """Take the loss by name and what each replica makes of it.
+
+        Args:
+            loss: One of `LOSSES`.
+            smoothing_R: The share ε of the target that goes to all classes alike (Szegedy et al. 2016).
+            gamma_R: The exponent of the focal loss.
+            class_weights_RC: See `balanced_weights`; None weighs all classes alike.
+
+        Raises:
+            ValueError: The loss is unknown.
+        """
+        if loss not in LOSSES:
+            raise ValueError(f"unknown loss {loss!r}: choose one of {', '.join(LOSSES)}")
+        self.loss = loss
+        self.smoothing_R, self.gamma_R, self.class_weights_RC = smoothing_R, gamma_R, class_weights_RC
+        self._is_plain = loss == "cross_entropy" and class_weights_RC is None and not bool(smoothing_R.any())
+
+    def keep(self, replicas: Tensor) -> None:
+        """Go on with these replicas alone."""
+        self.smoothing_R, self.gamma_R = self.smoothing_R[replicas], self.gamma_R[replicas]
+        if self.class_weights_RC is not None:
+            self.class_weights_RC = self.class_weights_RC[replicas]
+
+    def __call__(self, logits_RBC: Tensor, targets: Tensor) -> Tensor:
+        """Return the sum over replicas of each one's mean loss over its batch.
+
+        Args:
+            logits_RBC: Logits.
+            targets: Labels (R, B), or distributions over the classes (R, B, C).
+        """
+        if self._is_plain and targets.dim() == 2:
+            return summed_cross_entropy(logits_RBC, targets)
+        n_classes = logits_RBC.shape[-1]
+        q_RBC = F.one_hot(targets, n_classes).to(logits_RBC.dtype) if targets.dim() == 2 else targets
+        smoothing_R11 = self.smoothing_R[:, None, None]
+        smooth_RBC = q_RBC + smoothing_R11 * (1 / n_classes - q_RBC)
+        loss_RBC = LOSSES[self.loss](torch.log_softmax(logits_RBC, dim=-1), self.gamma_R[:, None, None])
+        if self.class_weights_RC is None:
+            return (smooth_RBC * loss_RBC).sum() / q_RBC.shape[1]
+        weights_R1C = self.class_weights_RC[:, None]
+        loss_R = (weights_R1C * smooth_RBC * loss_RBC).sum(dim=(1, 2))
+        # a replica whose batch holds no class that counts has nothing to learn from it
+        return (loss_R / (weights_R1C * q_RBC).sum(dim=(1, 2)).clamp_min(torch.finfo(loss_R.dtype).tiny)).sum()
 
 
 def summed_cross_entropy(logits_RBC: Tensor, labels_RB: Tensor) -> Tensor:

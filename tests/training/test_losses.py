@@ -1,0 +1,142 @@
+"""Training losses against references written out in float64 numpy and against torch.nn and scikit-learn."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import log_softmax
+from sklearn.utils.class_weight import compute_class_weight
+
+from lab.training import losses
+from lab.training.losses import LOSSES, Criterion, balanced_weights
+
+R, B, C = 3, 7, 4
+SMOOTHING_R = torch.tensor([0.0, 0.1, 0.4], dtype=torch.float64)
+GAMMA_R = torch.tensor([0.0, 2.0, 0.5], dtype=torch.float64)
+NONE_R = torch.zeros(R, dtype=torch.float64)
+
+
+@pytest.fixture
+def logits():
+    return torch.from_numpy(3 * np.random.default_rng(0).standard_normal((R, B, C))).requires_grad_()
+
+
+@pytest.fixture
+def labels():
+    return torch.from_numpy(np.random.default_rng(1).integers(C, size=(R, B)))
+
+
+def per_class(loss, log_p_BC, gamma):
+    """The loss at each class, example by example and class by class."""
+    p_BC, found = np.exp(log_p_BC), np.zeros_like(log_p_BC)
+    for b, p in enumerate(p_BC):
+        for c in range(len(p)):
+            found[b, c] = {
+                "cross_entropy": -log_p_BC[b, c],
+                "brier": np.sum((np.eye(len(p))[c] - p) ** 2),
+                "focal": (1 - p[c]) ** gamma * -log_p_BC[b, c],
+            }[loss]
+    return found
+
+
+def reference(loss, logits, target_RBC, smoothing_R, gamma_R, weights_RC):
+    """The mean loss of each replica, shape (R,)."""
+    means = []
+    for r in range(len(logits)):
+        q, w = target_RBC[r], weights_RC[r]
+        smooth = (1 - smoothing_R[r]) * q + smoothing_R[r] / q.shape[1]
+        values = per_class(loss, log_softmax(logits[r], axis=-1), gamma_R[r])
+        means.append((w * smooth * values).sum() / (w * q).sum())
+    return np.array(means)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("weighted", [False, True], ids=["alike", "weighted"])
+@pytest.mark.parametrize("soft", [False, True], ids=["labels", "distributions"])
+def test_a_loss_is_the_sum_of_its_replicas_each_with_its_own_parameters(logits, labels, loss, weighted, soft):
+    weights = torch.from_numpy(np.random.default_rng(2).random((R, C))) if weighted else None
+    q = np.random.default_rng(3).dirichlet(np.ones(C), size=(R, B)) if soft else np.eye(C)[labels.numpy()]
+    targets = torch.from_numpy(q) if soft else labels
+    total = Criterion(loss, SMOOTHING_R, GAMMA_R, weights)(logits, targets)
+    expected = reference(
+        loss, logits.detach().numpy(), q, SMOOTHING_R.numpy(), GAMMA_R.numpy(),
+        np.ones((R, C)) if weights is None else weights.numpy(),
+    )  # fmt: skip
+    assert total.item() == pytest.approx(expected.sum(), rel=1e-12)
+
+
+@pytest.mark.parametrize("weighted", [False, True], ids=["alike", "weighted"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_cross_entropy_and_its_gradient_are_those_of_torch(logits, labels, smoothing, weighted):
+    weights = torch.from_numpy(np.random.default_rng(2).random((R, C))) if weighted else None
+    criterion = Criterion("cross_entropy", torch.full_like(NONE_R, smoothing), NONE_R, weights)
+    criterion(logits, labels).backward()
+    for r in range(R):
+        alone = logits[r].detach().clone().requires_grad_()
+        own = None if weights is None else weights[r]
+        torch.nn.CrossEntropyLoss(weight=own, label_smoothing=smoothing)(alone, labels[r]).backward()
+        torch.testing.assert_close(logits.grad[r], alone.grad, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_gradients_are_those_of_finite_differences(logits, labels, loss):
+    criterion = Criterion(loss, SMOOTHING_R, GAMMA_R, torch.rand(R, C, dtype=torch.float64) + 0.5)
+    assert torch.autograd.gradcheck(lambda x: criterion(x, labels), (logits,))
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_the_focal_loss_of_a_certain_prediction_has_a_finite_gradient(gamma):
+    logits = torch.tensor([[[200.0, -200.0], [-200.0, 200.0]]], requires_grad=True)
+    labels = torch.tensor([[0, 0]])
+    criterion = Criterion("focal", torch.zeros(1), torch.full((1,), gamma))
+    criterion(logits, labels).backward()
+    assert torch.isfinite(logits.grad).all()
+
+
+def test_a_focal_loss_without_exponent_is_the_cross_entropy(logits, labels):
+    focal = Criterion("focal", SMOOTHING_R, NONE_R)(logits, labels)
+    assert focal.item() == pytest.approx(Criterion("cross_entropy", SMOOTHING_R, NONE_R)(logits, labels).item())
+
+
+def test_plain_cross_entropy_keeps_the_bits_of_the_sum_that_it_was(logits, labels):
+    plain = Criterion("cross_entropy", NONE_R, NONE_R)(logits, labels)
+    assert plain.item() == losses.summed_cross_entropy(logits, labels).item()
+
+
+def test_a_replica_that_turns_nan_leaves_the_gradients_of_the_others_alone(logits, labels):
+    criterion = Criterion("focal", SMOOTHING_R, GAMMA_R, torch.rand(R, C, dtype=torch.float64) + 0.5)
+    (healthy,) = torch.autograd.grad(criterion(logits, labels), logits)
+    poisoned = logits.detach().clone()
+    poisoned[1, 0, 0] = float("nan")
+    poisoned.requires_grad_()
+    (gradient,) = torch.autograd.grad(criterion(poisoned, labels), poisoned)
+    assert torch.equal(gradient[[0, 2]], healthy[[0, 2]])
+
+
+def test_replicas_that_leave_take_their_parameters_along(logits, labels):
+    weights = torch.rand(R, C, dtype=torch.float64) + 0.5
+    criterion = Criterion("focal", SMOOTHING_R, GAMMA_R, weights)
+    kept = torch.tensor([2, 0])
+    criterion.keep(kept)
+    alone = [
+        Criterion("focal", SMOOTHING_R[r : r + 1], GAMMA_R[r : r + 1], weights[r : r + 1])(
+            logits[r : r + 1], labels[r : r + 1]
+        ).item()
+        for r in (0, 2)
+    ]
+    assert criterion(logits[kept], labels[kept]).item() == pytest.approx(sum(alone), rel=1e-12)
+
+
+def test_balanced_weights_are_those_of_scikit_learn_and_absent_classes_have_none():
+    sets = [np.array([0, 0, 0, 1, 3, 3]), np.array([0, 1, 2, 3, 3, 3])]
+    counts = torch.tensor([np.bincount(y, minlength=C).tolist() for y in sets])
+    found = balanced_weights(counts)
+    for y, weights in zip(sets, found.numpy(), strict=True):
+        present = np.unique(y)
+        expected = compute_class_weight("balanced", classes=present, y=y)
+        assert weights[present] == pytest.approx(expected)
+        assert weights.sum() == pytest.approx(expected.sum())
+
+
+def test_an_unknown_loss_is_an_error():
+    with pytest.raises(ValueError, match="hinge"):
+        Criterion("hinge", NONE_R, NONE_R)
