@@ -22,8 +22,8 @@ OWNERS = {
     "optuna_dashboard": ("lab/ui.py",),
     "plotly": ("lab/report/",),
     "jinja2": ("lab/report/",),
-    "ray": ("lab/workers.py",),
-    "torch": ("lab/data/", "lab/models/", "lab/training/", "lab/workers.py", "lab/trial.py", "lab/outcome.py"),
+    "ray": ("lab/workers/",),
+    "torch": ("lab/data/", "lab/models/", "lab/training/", "lab/workers/", "lab/trial.py", "lab/outcome.py"),
     "torchvision": ("lab/data/",),
     "filelock": ("lab/storage.py",),
 }

@@ -195,7 +195,7 @@ def test_the_engine_fits_the_machine_unless_the_user_says_otherwise(asked, n_wor
 
 def test_the_default_on_a_cpu_is_a_process_a_core_up_to_eight(monkeypatch):
     for n_cpus, n_workers in ((1, 1), (4, 4), (64, 8)):
-        monkeypatch.setattr(workers, "_n_cpus", lambda n=n_cpus: n)
+        monkeypatch.setattr(workers.choice, "_n_cpus", lambda n=n_cpus: n)
         assert choose_engine(None, None, device="cpu", smoke=False) == ("process", n_workers)
 
 
@@ -336,7 +336,7 @@ def test_real_workers_end_with_their_coordinator_are_deaf_to_ctrl_c_and_give_the
 
 def test_workers_know_neither_optuna_nor_mlflow_nor_plotly():
     code = (
-        "import sys; from lab import trial, workers; workers._import_heavy()\n"
+        "import sys; from lab import trial, workers; workers.worker.import_heavy()\n"
         "print([name for name in ('optuna', 'mlflow', 'plotly', 'jinja2') if name in sys.modules])"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
@@ -351,14 +351,14 @@ def test_the_coordinator_of_a_cpu_study_does_without_torch(monkeypatch):
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert answer.stdout.strip() == "False"
-    monkeypatch.setattr(workers, "_may_have_gpu", lambda: False)
+    monkeypatch.setattr(workers.choice, "_may_have_gpu", lambda: False)
     assert choose_device("auto") == "cpu"
 
 
 def test_a_machine_that_may_have_a_gpu_is_asked(monkeypatch):
     import torch
 
-    monkeypatch.setattr(workers, "_may_have_gpu", lambda: True)
+    monkeypatch.setattr(workers.choice, "_may_have_gpu", lambda: True)
     for n_gpus, expected in ((1, "cuda"), (0, "cpu")):
         monkeypatch.setattr(torch.cuda, "is_available", lambda n=n_gpus: n > 0)
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
