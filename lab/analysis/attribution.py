@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from scipy import stats
-from sklearn.ensemble import RandomForestRegressor
 
+from lab.analysis import forest
 from lab.analysis.capacity_curve import number_column, of_phase
 from lab.knobs import KNOBS
 from lab.seeds import generator, stream
@@ -29,6 +29,8 @@ DIRECTION = ["value", "mean", "lo", "hi", "n_trials"]
 RELIABLE, ROUGH = 0.6, 0.2
 MIN_TRIALS = 10
 N_FOLDS, N_SPLITS, N_SHUFFLES, N_BOOTSTRAPS, N_TREES = 5, 3, 5, 40, 60
+N_TREES_OF_BOOTSTRAP = 12  # the bands average 40 such forests
+MOST_BACKGROUND = 200  # trials that a partial dependence is averaged over
 FLOOR = 0.01  # of the median positive value: what stands in for a target that is 0 or, as estimates can be, negative
 
 
@@ -129,10 +131,6 @@ def _rank(
     return rows
 
 
-def _forest(seed: int) -> RandomForestRegressor:
-    return RandomForestRegressor(N_TREES, min_samples_leaf=2, random_state=seed % 2**32)
-
-
 def _out_of_fold(design: _Design, seed: int, place: int) -> tuple[np.ndarray, np.ndarray]:
     """Return, for each trial, its squared error (n,) and its growth when each knob is shuffled (n, K)."""
     n, n_knobs = design.values.shape
@@ -142,8 +140,10 @@ def _out_of_fold(design: _Design, seed: int, place: int) -> tuple[np.ndarray, np
         fold_of = rng.permutation(n) % N_FOLDS
         for fold in range(N_FOLDS):
             out = np.flatnonzero(fold_of == fold)
-            fitted = _forest(stream(seed, "analysis", place, split, fold))
-            fitted.fit(design.values[fold_of != fold], design.log_target[fold_of != fold])
+            fitted = forest.grow(
+                design.values[fold_of != fold], design.log_target[fold_of != fold], n_trees=N_TREES,
+                seed=stream(seed, "analysis", place, split, fold),
+            )  # fmt: skip
             blocks = [design.values[out]]
             for k in range(n_knobs):
                 for _ in range(N_SHUFFLES):
@@ -151,35 +151,46 @@ def _out_of_fold(design: _Design, seed: int, place: int) -> tuple[np.ndarray, np
                     # a value drawn from all trials, not only from the few of this fold
                     shuffled[:, k] = rng.permutation(design.values[:, k])[: len(out)]
                     blocks.append(shuffled)
-            errors = (fitted.predict(np.concatenate(blocks)).reshape(len(blocks), -1) - design.log_target[out]) ** 2
+            errors = (forest.predict(fitted, np.concatenate(blocks)).reshape(len(blocks), -1) - design.log_target[out]) ** 2
             residual_sq[out] += errors[0] / N_SPLITS
             worse = errors[1:].reshape(n_knobs, N_SHUFFLES, -1).mean(axis=1) - errors[0]
             growth[out] += worse.T / N_SPLITS
     return residual_sq, growth
 
 
-def direction(trials: pd.DataFrame, knob: str, target: str, *, seed: int = 0, n_grid: int = 9) -> pd.DataFrame:
-    """Return how the target goes with a knob, the other knobs as they were tried: partial dependence with a band.
+def directions(
+    trials: pd.DataFrame, knobs: Sequence[str], target: str, *, seed: int = 0, n_grid: int = 9
+) -> dict[str, pd.DataFrame]:
+    """Return how the target goes with each of some knobs, the others as they were tried: partial dependence, bands.
 
     The geometric mean over trials of the forest's prediction with the knob set to each value; the band is the 2.5 to
     97.5 % range over forests grown on bootstrap samples of the trials. It says where the forest's picture is stable;
     a forest flattens slopes, above all near the ends.
 
     Returns:
-        Columns `DIRECTION`: value of the knob (a number, or a category's name), mean, lo, hi in units of the target.
-        Empty with fewer than 10 trials, or if the knob does not vary.
+        Knob → columns `DIRECTION`: value of the knob (a number, or a category's name), mean, lo, hi in units of the
+        target. A knob that does not vary is left out; so are all with fewer than 10 trials.
     """
     design = _design(trials, target, None)
-    if len(design.log_target) < MIN_TRIALS or knob not in design.knobs:
-        return pd.DataFrame(columns=DIRECTION)
-    grid = _grid(design, knob, n_grid)
-    curves = _dependence(design, knob, grid, seed)
-    names = design.categories.get(knob)
-    return pd.DataFrame({
-        "value": [names[int(g)] for g in grid] if names else grid, "mean": np.exp(curves.mean(axis=0)),
-        "lo": np.exp(np.quantile(curves, 0.025, axis=0)), "hi": np.exp(np.quantile(curves, 0.975, axis=0)),
-        "n_trials": len(design.log_target),
-    })  # fmt: skip
+    found = [knob for knob in knobs if knob in design.knobs]
+    if len(design.log_target) < MIN_TRIALS or not found:
+        return {}
+    grids = {knob: _grid(design, knob, n_grid) for knob in found}
+    tables = {}
+    for knob, curves in _dependence(design, grids, seed).items():
+        names = design.categories.get(knob)
+        tables[knob] = pd.DataFrame({
+            "value": [names[int(g)] for g in grids[knob]] if names else grids[knob],
+            "mean": np.exp(curves.mean(axis=0)), "lo": np.exp(np.quantile(curves, 0.025, axis=0)),
+            "hi": np.exp(np.quantile(curves, 0.975, axis=0)), "n_trials": len(design.log_target),
+        })  # fmt: skip
+    return tables
+
+
+def direction(trials: pd.DataFrame, knob: str, target: str, *, seed: int = 0, n_grid: int = 9) -> pd.DataFrame:
+    """Return `directions` of one knob; empty with fewer than 10 trials, or if the knob does not vary."""
+    tables = directions(trials, [knob], target, seed=seed, n_grid=n_grid)
+    return tables.get(knob, pd.DataFrame(columns=DIRECTION))
 
 
 def effect(trials: pd.DataFrame, knob: str, target: str, *, seed: int = 0) -> Effect | None:
@@ -196,12 +207,12 @@ def effect(trials: pd.DataFrame, knob: str, target: str, *, seed: int = 0) -> Ef
     column = design.values[:, design.knobs.index(knob)]
     if names:
         grid = _grid(design, knob, len(names))
-        curves = _dependence(design, knob, grid, seed)
+        curves = _dependence(design, {knob: grid}, seed)[knob]
         low, high = int(curves.mean(axis=0).argmin()), int(curves.mean(axis=0).argmax())
     else:
         grid = np.quantile(column, [0.1, 0.9], method="nearest")
         low, high = 0, 1
-        curves = _dependence(design, knob, grid, seed)
+        curves = _dependence(design, {knob: grid}, seed)[knob]
     change = curves[:, high] - curves[:, low]
     ends = [names[int(grid[k])] if names else float(grid[k]) for k in (low, high)]
     lo, hi = np.exp(np.quantile(change, [0.025, 0.975]))
@@ -216,17 +227,26 @@ def _grid(design: _Design, knob: str, n_grid: int) -> np.ndarray:
     return np.unique(np.quantile(column, np.linspace(0, 1, n_grid), method="nearest"))
 
 
-def _dependence(design: _Design, knob: str, grid: np.ndarray, seed: int) -> np.ndarray:
-    """Return the partial dependence of the log target, one row a bootstrap sample of the trials."""
-    n, k = len(design.log_target), design.knobs.index(knob)
-    moved = np.tile(design.values, (len(grid), 1))
-    moved[:, k] = np.repeat(grid, n)
-    rows = []
+def _dependence(design: _Design, grids: dict[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
+    """Return each knob's partial dependence of the log target: a row a bootstrap sample, a column a value of its grid.
+
+    With many trials the average runs over `MOST_BACKGROUND` of them: more change it by less than its band is wide.
+    """
+    n = len(design.log_target)
+    background = design.values[np.unique(np.linspace(0, n - 1, min(n, MOST_BACKGROUND)).astype(int))]
+    moved = []
+    for knob, grid in grids.items():
+        rows = np.tile(background, (len(grid), 1))
+        rows[:, design.knobs.index(knob)] = np.repeat(grid, len(background))
+        moved.append(rows)
+    every, ends = np.concatenate(moved), np.cumsum([len(rows) for rows in moved])[:-1]
+    curves: dict[str, list[np.ndarray]] = {knob: [] for knob in grids}
     for b in range(N_BOOTSTRAPS):
         drawn = generator(seed, "analysis", 1000 + b).integers(n, size=n)
-        forest = RandomForestRegressor(
-            30, min_samples_leaf=2, bootstrap=False, max_features=0.7, random_state=stream(seed, "analysis", b) % 2**32
-        )
-        forest.fit(design.values[drawn], design.log_target[drawn])
-        rows.append(forest.predict(moved).reshape(len(grid), n).mean(axis=1))
-    return np.array(rows)
+        grown = forest.grow(
+            design.values[drawn], design.log_target[drawn], n_trees=N_TREES_OF_BOOTSTRAP,
+            seed=stream(seed, "analysis", b), bootstrap=False, max_features=0.7,
+        )  # fmt: skip
+        for knob, values in zip(grids, np.split(forest.predict(grown, every), ends), strict=True):
+            curves[knob].append(values.reshape(len(grids[knob]), -1).mean(axis=1))
+    return {knob: np.array(rows) for knob, rows in curves.items()}

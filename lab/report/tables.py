@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from lab.analysis.attribution import direction, importance
+from lab.analysis.attribution import directions, importance
 from lab.analysis.capacity_curve import Peak, capacity_curve, find_peak, interpolation_threshold, selection_risk
 from lab.analysis.classification import Confusion, confusion, per_class, summary
 from lab.analysis.diagnosis import Diagnosis, checks_table, diagnose
@@ -114,10 +114,9 @@ def _directions(history: History, ranking: pd.DataFrame) -> tuple[Direction, ...
         rows = ranking[(ranking["target"] == target) & (ranking["status"] != "no ranking")]
         # only effects whose interval excludes 0 are quoted, and only those that one could see in a figure
         rows = rows[(rows["importance_lo"] > 0) & (rows["importance"] >= LEAST_IMPORTANCE)]
-        for knob in rows.sort_values("rank", kind="stable")["knob"].head(MOST_DIRECTIONS):
-            table = direction(history.trials, knob, target, seed=int(history.spec.get("seed", 0)))
-            if len(table):
-                found.append(Direction(str(knob), target, table))
+        knobs = rows.sort_values("rank", kind="stable")["knob"].head(MOST_DIRECTIONS).tolist()
+        tables = directions(history.trials, knobs, target, seed=int(history.spec.get("seed", 0)))
+        found += [Direction(str(knob), target, tables[knob]) for knob in knobs if knob in tables]
     return tuple(found)
 
 
