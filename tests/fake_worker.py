@@ -23,6 +23,9 @@ def main(pipe: Any, home_root: str) -> None:
             task = pipe.recv()
             config = task.config
             time.sleep(config.get("seconds", 0.0))
+            deadline = time.monotonic() + 30.0
+            while len(list(home.root.glob("pid-*"))) < config.get("company", 0) and time.monotonic() < deadline:
+                time.sleep(0.01)  # on a busy machine one worker can be through before the other has started
             if task.attempt <= config.get("deaths", 0):
                 os.kill(os.getpid(), signal.SIGKILL)
             if "error" in config:
