@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lab import failpoints
 from lab.errors import StorageError
 from lab.spec import check_name
 from lab.storage import Home, disk_errors, inside, sync, temporary_of, write_synced
@@ -134,15 +135,18 @@ def write_outcome(
         try:
             temporary.mkdir(parents=True)
             for name, content in files.items():
+                failpoints.hit("spool.write")
                 write_synced(inside(temporary, check_name(name, "file")), content)
             write_synced(temporary / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
             sync(temporary)
+            failpoints.hit("spool.rename")
             try:
                 os.rename(temporary, target)
             except OSError:
                 if not (target / MANIFEST).is_file():
                     raise
                 shutil.rmtree(temporary)
+            failpoints.hit("spool.renamed")
             sync(target.parent)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -210,7 +214,9 @@ def remove_outcome(directory: Path) -> None:
     """Take an outcome out of the spool: at once, so that no part of it is ever taken for an outcome."""
     temporary = temporary_of(directory)
     with disk_errors(f"cannot remove the outcome {directory}"):
+        failpoints.hit("spool.remove")
         os.rename(directory, temporary)
+        failpoints.hit("spool.removed")
         shutil.rmtree(temporary)
 
 

@@ -130,6 +130,8 @@ def coordinator_lock(home: Home, study: str) -> Iterator[None]:
             who = f"process {pid}" if pid else "another process"
             raise StudyInUse(f"study {study} is in use by {who}: wait until it ends, or stop it") from None
     try:
+        for left in home.locks.glob(f".{pid_file.name}.*.tmp"):  # by a holder that was killed as it wrote
+            left.unlink(missing_ok=True)
         atomic_write_text(pid_file, f"{os.getpid()}\n")
         yield
     finally:

@@ -19,7 +19,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab import history
+from lab import failpoints, history
 from lab.errors import StorageError
 from lab.history import COMPLETE, artifact_folder, is_server, mlflow_errors, one_line, tracking_uri
 from lab.spec import check_name
@@ -143,6 +143,7 @@ class Tracker:
         if published == digest and status in COMPLETE:
             return run_id
         with mlflow_errors(f"{self._study}: {key} could not be published"):
+            failpoints.hit("publish")
             if run_id and published != digest:
                 self._client.delete_run(run_id)
                 run_id = ""
@@ -152,11 +153,14 @@ class Tracker:
                 )
                 run_id = run.info.run_id
                 self._known[key] = (run_id, "RUNNING", digest)
+                failpoints.hit("publish.run")
             self._fill(run_id, outcome)
             self._store(run_id, {**outcome.contents, MANIFEST: record})
             status = "FINISHED" if outcome.status in ("finished", "diverged") else "FAILED"
+            failpoints.hit("publish.end")
             self._client.set_terminated(run_id, status, end_time=_milliseconds(manifest["finished"]))
         self._known[key] = (run_id, status, digest)
+        failpoints.hit("published")
         return run_id
 
     def _fill(self, run_id: str, outcome: Outcome) -> None:
@@ -171,6 +175,7 @@ class Tracker:
         while params or metrics:
             some, params = params[:MAX_PARAMS], params[MAX_PARAMS:]
             room = MAX_ENTITIES - len(some)
+            failpoints.hit("publish.metrics")
             self._client.log_batch(run_id, metrics[:room], some)
             metrics = metrics[room:]
 
@@ -216,6 +221,7 @@ def _write(folder: Path, contents: Mapping[str, bytes]) -> None:
     """Write files so that they survive a power cut: the outcome in the spool is removed after this."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
+        failpoints.hit("publish.artifact")
         with (folder / name).open("wb") as file:
             file.write(content)
             file.flush()

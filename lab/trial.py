@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lab import outcome, spool
+from lab import failpoints, outcome, spool
 from lab.errors import DataError, LabError, SpecError
 from lab.knobs import TrialConfig
 from lab.outcome import Snapshot, Trained
@@ -140,6 +140,7 @@ def _train(task: Task, dataset: "Dataset", tick: Callable[[], None] | None) -> T
             Snapshot(step.epoch, {k: np.array(v) for k, v in step.metrics.items()}, np.array(step.diverged_R))
         )
         decompositions.append(_decompose(step.probabilities_test_DINC, dataset.test, step.diverged_R))
+        failpoints.hit("epoch")
         if tick is not None:
             tick()
         following = next(steps, None)

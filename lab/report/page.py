@@ -16,7 +16,7 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from lab import __version__, history
+from lab import __version__, failpoints, history
 from lab.analysis.diagnosis import lines
 from lab.history import History
 from lab.report import framing, sections, sections_classes, sections_trials
@@ -24,7 +24,7 @@ from lab.report.context import Page
 from lab.report.style import css_colors, exchange
 from lab.report.tables import Tables, collect, file_names, files, verdict
 from lab.report.view import Section, script_json
-from lab.storage import Home, inside
+from lab.storage import Home, disk_errors, inside
 
 PLOTLY_VERSION = "4.1.1"  # of plotly.js-cartesian-dist-min; the major that plotly.py 7 writes for
 _EMPTY_SHA256 = "sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
@@ -40,18 +40,25 @@ def build(study: str, *, home: Home) -> Path:
     tables = collect(loaded)
     page = home.report_of(study)
     folder = inside(home.reports, study)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in files(loaded, tables).items():
-        _write(inside(folder, name), text)
-    _write(page, render(loaded, tables))
+    with disk_errors(f"the report of {study} cannot be written"):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in files(loaded, tables).items():
+            _write(inside(folder, name), text)
+        _write(page, render(loaded, tables))
     return page
 
 
 def _write(path: Path, text: str) -> None:
     """Replace a file as a whole, so that a reader never sees half of it."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(partial, path)
+    partial = path.with_name(f".{path.name}.partial")  # always the same: what a kill leaves, the next build takes away
+    try:
+        failpoints.hit("report.write")
+        partial.write_text(text, encoding="utf-8", newline="\n")
+        failpoints.hit("report.rename")
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def verdict_lines(loaded: History) -> list[str]:

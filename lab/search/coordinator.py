@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from lab import spool
+from lab import failpoints, spool
 from lab.errors import StorageError
 from lab.knobs import TrialConfig, Value
 from lab.progress import Progress, best_text
@@ -151,7 +151,9 @@ class Coordinator:
             self._ask_round()
 
     def _ask(self) -> None:
+        failpoints.hit("ask")
         trial = self.stored.ask()
+        failpoints.hit("asked")
         self._ids[trial.number] = trial._trial_id
         self._queue.append(self._task(trial))
 
@@ -169,6 +171,7 @@ class Coordinator:
         while True:
             refill()
             while self._queue and self.engine.n_open < self.engine.capacity:
+                failpoints.hit("submit")
                 self.engine.submit(self._queue.popleft())
                 refill()
             if self.engine.n_open == 0:
@@ -206,13 +209,16 @@ class Coordinator:
             ends = [f"{objective}_lo", f"{objective}_hi"] if isinstance(objective, str) else []
             attrs |= {name: final[name] for name in (*MEASURED, *ends) if name in final}
             values = [float(final[f"objective_{k}"]) for k in range(len(self.stored.directions))]
+        failpoints.hit("tell")
         for name, value in attrs.items():
+            failpoints.hit("tell.attr")
             self.stored._storage.set_trial_user_attr(trial_id, name, value)
         if values is None:
             self.stored.tell(outcome.number, state=TrialState.FAIL)
         else:
             told = self.stored.tell(outcome.number, values)
             self._best = ledger.best_trial([trial for trial in (self._best, told) if trial is not None])
+        failpoints.hit("told")
 
     # -- confirm
 

@@ -12,6 +12,7 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
+from lab import failpoints
 from lab.knobs import Value
 from lab.search.points import grid_point, grid_size, qmc_point
 from lab.seeds import stream
@@ -114,6 +115,7 @@ def suggest(trial: optuna.Trial, space: Mapping[str, Domain]) -> dict[str, Value
 
 
 def _suggest(trial: optuna.Trial, name: str, domain: Domain) -> Value:
+    failpoints.hit("suggest")
     if isinstance(domain, Choice):
         option = trial.suggest_categorical(name, domain.options)
         assert option is not None
