@@ -6,6 +6,7 @@ which hold types and all digits. With a database (the default), artifacts are re
 server (`MLFLOW_TRACKING_URI=https://…`) they are downloaded from it.
 """
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -25,7 +26,7 @@ import numpy as np
 import pandas as pd
 
 from lab.errors import StorageError
-from lab.knobs import KNOBS
+from lab.knobs import KNOBS, TrialConfig
 from lab.spec import check_name
 from lab.spool import PHASES, parse_key
 from lab.storage import Home, inside
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 COMPLETE = ("FINISHED", "FAILED")  # other runs are being published, or were when the coordinator was killed
 STUDY_TAG = "lab.study"  # marks the experiments that are studies
 VIEW = "lab"  # the name of the view of the MLflow UI that lab.tracking stores and lab.ui opens
+_DEFAULTS = dataclasses.asdict(TrialConfig())
 _PAGE = 1000  # search_runs cuts at its page size without saying so
 _DTYPES = {bool: "bool", int: "int64", float: "float64", str: "object"}
 
@@ -197,7 +199,9 @@ def _tables(study: str, artifacts: Artifacts, run_ids: Mapping[str, str]) -> His
             row = name | {"run_id": run_ids[key], "outcome": manifest["status"]}
             row |= {"reason": manifest["reason"] or ""}
             row |= {field: manifest[field] for field in ("attempt", "started", "finished")}
-            row |= {knob: config["config"][knob] for knob in KNOBS}
+            row |= {"variant": config["variant"]} if config.get("variant") else {}
+            # a run from before there was a knob was trained with what is now its default
+            row |= {knob: config["config"].get(knob, default) for knob, default in _DEFAULTS.items()}
             row |= config["replication"] | {"seed": config["seed"], "data_digest": config["data"]["digest"]}
         if "metrics.json" in manifest["files"]:
             metrics = artifacts.json(key, "metrics.json")

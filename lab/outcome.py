@@ -75,6 +75,7 @@ def request(task: "Task", dataset: "Dataset", n_parameters: int | None) -> dict[
         "spec": dict(task.spec),
         "phase": task.phase,
         "number": task.number,
+        "variant": task.variant,
         "config": dict(task.config),
         "replication": dict(task.spec["replication"]),
         "first_resample": task.first_resample,

@@ -1,16 +1,20 @@
 """The domains of a search space: `Int` and `Float` ranges and a `Choice` of options, each with its role.
 
-`at` turns a fraction of the range into a value (samplers draw fractions), `grid` lists the values of a grid.
+`at` turns a fraction of the range into a value (samplers draw fractions), `grid` lists the values of a grid. A domain
+with a condition, `Float(0, 0.5, when={"family": ("cnn", "resnet")})`, is searched only in trials that meet it; in the
+others the knob has its default.
 """
 
 import math
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 from lab.errors import SpecError
-from lab.knobs import Value
+from lab.knobs import Value, check_knob
 
 Role = Literal["scientific", "nuisance"]
+Condition = Mapping[str, Any]  # knob → the value, or tuple of values, that it has to have
 
 
 def _check_range(low: float, high: float, log: bool, role: str, what: str) -> None:
@@ -29,6 +33,19 @@ def _check_role(role: str, what: str) -> None:
         raise SpecError(f"{what}: role {role!r} is unknown: choose scientific or nuisance (or put the knob in fixed)")
 
 
+def _checked_condition(when: Condition | None, what: str) -> dict[str, tuple[Value, ...]] | None:
+    """Return a condition with its values in their own types, None if there is none."""
+    if when is None:
+        return None
+    if not isinstance(when, Mapping) or not when:
+        raise SpecError(f"{what}: when = {when!r}: give a knob and its values, when={{'family': ('cnn', 'resnet')}}")
+    wanted = {knob: tuple(values) if isinstance(values, tuple | list) else (values,) for knob, values in when.items()}
+    return {
+        knob: tuple(check_knob(knob, value, where=f"{what}, when") for value in values)
+        for knob, values in wanted.items()
+    }
+
+
 @dataclass(frozen=True)
 class Int:
     """An integer range of the search space, both ends included; `log` spaces it evenly in the logarithm.
@@ -42,9 +59,11 @@ class Int:
     log: bool = False
     step: int = 1
     role: Role = "nuisance"
+    when: Condition | None = None
 
     def __post_init__(self) -> None:
         what = f"Int({self.low!r}, {self.high!r})"
+        object.__setattr__(self, "when", _checked_condition(self.when, what))
         _check_range(self.low, self.high, self.log, self.role, what)
         if not isinstance(self.low, int) or not isinstance(self.high, int):
             raise SpecError(f"{what}: the bounds have to be integers")
@@ -79,9 +98,11 @@ class Float:
     log: bool = False
     n_grid: int = 3
     role: Role = "nuisance"
+    when: Condition | None = None
 
     def __post_init__(self) -> None:
         what = f"Float({self.low!r}, {self.high!r})"
+        object.__setattr__(self, "when", _checked_condition(self.when, what))
         _check_range(self.low, self.high, self.log, self.role, what)
         if type(self.n_grid) is not int or self.n_grid < 2:
             raise SpecError(f"{what}: n_grid = {self.n_grid!r} has to be an integer of 2 or more")
@@ -105,8 +126,9 @@ class Choice:
 
     options: tuple[Value, ...]
     role: Role
+    when: Condition | None
 
-    def __init__(self, *options: Value, role: Role = "nuisance") -> None:
+    def __init__(self, *options: Value, role: Role = "nuisance", when: Condition | None = None) -> None:
         what = f"Choice{options!r}"
         if len(options) == 1 and isinstance(options[0], list | tuple):
             raise SpecError(f"{what}: give the options one by one, Choice('relu', 'tanh'), not as a list")
@@ -117,6 +139,7 @@ class Choice:
         _check_role(role, what)
         object.__setattr__(self, "options", tuple(options))
         object.__setattr__(self, "role", role)
+        object.__setattr__(self, "when", _checked_condition(when, what))
 
     def at(self, u: float) -> Value:
         """Return the option at the fraction u in [0, 1) of the list."""
@@ -128,3 +151,43 @@ class Choice:
 
 
 Domain = Int | Float | Choice
+
+
+def is_active(domain: Domain, values: Mapping[str, Value]) -> bool:
+    """Return whether a trial with these values of other knobs meets the condition of a domain."""
+    return all(values[knob] in allowed for knob, allowed in (domain.when or {}).items())
+
+
+def resolved(space: Mapping[str, Domain], given: Mapping[str, Any]) -> dict[str, Domain]:
+    """Return the space without the conditions on knobs that are not searched, whose values are `given`.
+
+    A domain whose condition these values never meet is left out. What remains depends on searched knobs alone.
+
+    Raises:
+        SpecError: A condition that no trial meets, or one on a knob that has a condition itself.
+    """
+    kept: dict[str, Domain] = {}
+    for name, domain in space.items():
+        condition = domain.when or {}
+        for knob, allowed in condition.items():
+            parent = space.get(knob)
+            if knob == name or (parent is not None and parent.when):
+                raise SpecError(f"space: {name} depends on {knob}, which has a condition itself: name its condition")
+            if parent is not None and not any(_can_be(parent, value) for value in allowed):
+                raise SpecError(f"space: {name} is never searched: {knob} is never {' or '.join(map(repr, allowed))}")
+        if all(knob in space or given[knob] in allowed for knob, allowed in condition.items()):
+            open_ = {knob: allowed for knob, allowed in condition.items() if knob in space}
+            kept[name] = _with_condition(domain, open_)
+    return kept
+
+
+def _can_be(domain: Domain, value: Any) -> bool:
+    return value in domain.options if isinstance(domain, Choice) else domain.low <= value <= domain.high
+
+
+def _with_condition(domain: Domain, when: Condition) -> Domain:
+    if (domain.when or {}) == when:
+        return domain
+    if isinstance(domain, Choice):
+        return Choice(*domain.options, role=domain.role, when=when or None)
+    return replace(domain, when=when or None)

@@ -13,7 +13,7 @@ from typing import Any
 
 from lab.errors import SpecError
 from lab.knobs import KNOBS, TrialConfig, Value, check_knob, known_knob
-from lab.space import Choice, Domain, Float, Int
+from lab.space import Choice, Domain, Float, Int, resolved
 
 __all__ = ["Choice", "Domain", "Float", "Int", "Replication", "Study", "check_name"]
 
@@ -67,6 +67,10 @@ class Replication:
 class Study:
     """One question: a search space, a replication plan and a data set. See studies/capacity_sweep.py.
 
+    Instead of a space, `variants` names alternatives: name → the knobs in which it differs from `fixed`. They are taken
+    in their order, the first is the baseline, and all are measured on the same resamples, seeds and test points, so
+    that each compares with the baseline in pairs (studies/interventions.py).
+
     `objective` is what the search minimises, on the validation set: `"val_risk"` (Brier), `"val_error"`, or the pair
     `("bias_sq", "variance")`. `learning_curve` lists the training-set sizes, as fractions of the confirmed
     configuration's `n_train`, at which that configuration is measured again. `n_validation` and `n_test` default to
@@ -81,6 +85,7 @@ class Study:
     data: str
     space: Mapping[str, Domain] = field(default_factory=dict)
     fixed: Mapping[str, Value] = field(default_factory=dict)
+    variants: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
     replication: Replication = field(default_factory=Replication)
     sampler: str = "qmc"
     n_trials: int = 40
@@ -99,6 +104,7 @@ class Study:
         if not isinstance(self.replication, Replication):
             raise SpecError("replication: give a Replication(scheme=…, n_resamples=…, n_inits=…)")
         self._check_space()
+        self._check_variants()
         if self.sampler not in SAMPLERS:
             raise SpecError(f"sampler {self.sampler!r} is unknown: choose one of {', '.join(SAMPLERS)}")
         if self.objective != FRONTIER and self.objective not in OBJECTIVES:
@@ -127,8 +133,28 @@ class Study:
             if name in self.space:
                 raise SpecError(f"{name} stands in space and in fixed: keep one")
             check_knob(name, value, where="fixed")
+        given = {**dataclasses.asdict(TrialConfig()), **self.fixed}
+        object.__setattr__(self, "space", MappingProxyType(resolved(self.space, given)))
         if self.sampler == "cmaes" and sum(not isinstance(d, Choice) for d in self.space.values()) < 2:
             raise SpecError("sampler 'cmaes' needs at least two numeric knobs: choose tpe or random")
+
+    def _check_variants(self) -> None:
+        variants = {name: MappingProxyType(dict(knobs)) for name, knobs in self.variants.items()}
+        object.__setattr__(self, "variants", MappingProxyType(variants))
+        if not variants:
+            return
+        if self.space:
+            raise SpecError("variants: a study has a space or variants, not both: put what the variants share in fixed")
+        if len(variants) < 2:
+            raise SpecError("variants: give at least two: the first is the baseline of the others")
+        if self.sampler in ("qmc", "grid"):  # the default, or what it becomes
+            object.__setattr__(self, "sampler", "grid")
+        else:
+            raise SpecError(f"sampler {self.sampler!r}: variants are taken one after another: leave the sampler out")
+        for name, knobs in variants.items():
+            check_name(name, "variant")
+            for knob, value in knobs.items():
+                check_knob(knob, value, where=f"variant {name}")
 
     def _check_counts(self) -> None:
         for name, low, high in (
@@ -149,8 +175,10 @@ class Study:
         object.__setattr__(self, "learning_curve", tuple(float(s) for s in sizes))
 
     def config(self, params: Mapping[str, Value]) -> TrialConfig:
-        """Return the trial that the searched values `params` stand for: defaults, then `fixed`, then `params`."""
-        values: dict[str, Any] = {**self.fixed, **params}
+        """Return the trial that `params` stand for: defaults, then `fixed`, then the searched values or the variant."""
+        searched = {knob: value for knob, value in params.items() if knob != "variant"}
+        variant = self.variants[str(params["variant"])] if "variant" in params else {}
+        values: dict[str, Any] = {**self.fixed, **variant, **searched}
         return TrialConfig(**values)
 
     def role(self, knob: str) -> str:
@@ -161,7 +189,8 @@ class Study:
         """Return the largest value that a numeric knob takes in this study."""
         domain = self.space.get(knob)
         if domain is None:
-            return self.fixed.get(knob, getattr(TrialConfig(), knob))
+            shared = self.fixed.get(knob, getattr(TrialConfig(), knob))
+            return max([variant.get(knob, shared) for variant in self.variants.values()], default=shared)
         return max(domain.options) if isinstance(domain, Choice) else domain.high
 
     def to_dict(self) -> dict[str, Any]:
@@ -169,9 +198,16 @@ class Study:
         spec = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         spec["space"] = {
             name: {"kind": type(domain).__name__.lower()}
-            | {key: list(v) if isinstance(v, tuple) else v for key, v in dataclasses.asdict(domain).items()}
+            | {
+                key: list(value) if isinstance(value, tuple) else value
+                for key, value in dataclasses.asdict(domain).items()
+                if key != "when" or value  # as it was stored before there were conditions
+            }
             for name, domain in self.space.items()
         }
+        spec["variants"] = {name: dict(knobs) for name, knobs in self.variants.items()}
+        if not self.variants:
+            del spec["variants"]
         spec["fixed"] = dict(self.fixed)
         spec["replication"] = dataclasses.asdict(self.replication)
         for name in ("objective", "learning_curve"):
@@ -187,8 +223,12 @@ class Study:
             self,
             space=space,
             fixed={**self.fixed, "epochs": epochs},
+            variants={
+                name: {k: min(int(v), epochs) if k == "epochs" else v for k, v in knobs.items()}
+                for name, knobs in self.variants.items()
+            },
             replication=dataclasses.replace(self.replication, n_resamples=4, n_inits=3),
-            n_trials=min(self.n_trials, 4),
+            n_trials=self.n_trials if self.variants else min(self.n_trials, 4),
             n_evaluations=min(self.n_evaluations, 4),
             n_validation=min(self.n_validation or 200, 200),
             n_test=min(self.n_test or 300, 300),

@@ -26,6 +26,7 @@ class Task:
     data_dir: str | None = None
     study_file: str | None = None
     attempt: int = 1
+    variant: str | None = None  # its name, in a study of variants
 
     @property
     def key(self) -> str:

@@ -233,7 +233,10 @@ def _view(spec: Mapping[str, Any]) -> str:
 
     It is what the UI itself stores for "share view"; without it, the table has neither parameters nor metrics.
     """
-    columns = ["tags.`phase`", *(f"params.`{knob}`" for knob in spec["space"])]
+    columns = [
+        "tags.`phase`",
+        *(f"params.`{knob}`" for knob in (["variant"] if spec.get("variants") else spec["space"])),
+    ]
     columns += [f"metrics.`{name}`" for name in ("val_risk", "train_error", "bias_sq", "variance", "n_parameters")]
     return json.dumps({"orderByKey": "attributes.start_time", "orderByAsc": True, "selectedColumns": columns})
 
@@ -265,6 +268,7 @@ def _params(config: Mapping[str, Any]) -> "list[Param]":
 
     data = config["data"]
     other = {"data": data["name"], "data_digest": data["digest"], "seed": config["seed"], "device": config["device"]}
+    other |= {"variant": config["variant"]} if config.get("variant") else {}
     return [Param(name, str(value)) for name, value in (config["config"] | config["replication"] | other).items()]
 
 

@@ -552,8 +552,8 @@ def test_a_tpe_study_asks_its_sampler_anew_with_a_seed_of_the_trial():
         return optuna.samplers.RandomSampler(seed=seed)
 
     study = optuna.create_study(sampler=samplers.SeededSampler(make, list(SPACE), 0))
-    first = [samplers.suggest(study.ask(), SPACE) for _ in range(3)]
+    first = [samplers.suggest(study.ask(), toy()) for _ in range(3)]
     again = optuna.create_study(sampler=samplers.SeededSampler(make, list(SPACE), 0))
-    assert first == [samplers.suggest(again.ask(), SPACE) for _ in range(3)]
+    assert first == [samplers.suggest(again.ask(), toy()) for _ in range(3)]
     assert seeds[: len(seeds) // 2] == seeds[len(seeds) // 2 :]
     assert len(set(seeds)) == 3 * (1 + len(SPACE))  # one for what is proposed together, one a knob

@@ -163,8 +163,11 @@ class Coordinator:
             self._ask()
 
     def _task(self, trial: optuna.Trial) -> Task:
-        config = _plain(self.study, suggest(trial, self.study.space))
-        return dataclasses.replace(self.common, phase="explore", number=trial.number, config=config)
+        params = suggest(trial, self.study)
+        return dataclasses.replace(
+            self.common, phase="explore", number=trial.number, config=_plain(self.study, params),
+            variant=_variant(params),
+        )  # fmt: skip
 
     def _drive(self, refill: Callable[[], None]) -> None:
         """Keep the workers busy until the queue and the engine are empty."""
@@ -243,7 +246,7 @@ class Coordinator:
         replication = self.study.replication
         config = _plain(self.study, best.params)
         whole = dataclasses.replace(
-            self.common, phase="confirm", number=best.number, config=config,
+            self.common, phase="confirm", number=best.number, config=config, variant=_variant(best.params),
             first_resample=replication.n_resamples, first_init=replication.n_inits,
         )  # fmt: skip
         curve = [
@@ -286,3 +289,7 @@ class Coordinator:
 
 def _plain(study: Study, params: Mapping[str, Value]) -> dict[str, Any]:
     return dataclasses.asdict(study.config(params))
+
+
+def _variant(params: Mapping[str, Value]) -> str | None:
+    return str(params["variant"]) if "variant" in params else None

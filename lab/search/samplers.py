@@ -16,7 +16,8 @@ from lab import failpoints
 from lab.knobs import Value
 from lab.search.points import grid_point, grid_size, qmc_point
 from lab.seeds import stream
-from lab.spec import Choice, Domain, Int, Study
+from lab.space import Choice, Domain, Int, is_active
+from lab.spec import Study
 
 
 class PointSampler(BaseSampler):
@@ -96,6 +97,9 @@ SEQUENTIAL: dict[str, Callable[[int], BaseSampler]] = {
 def make_sampler(study: Study) -> BaseSampler:
     """Return the sampler that a study names."""
     space = study.space
+    if study.variants:
+        names = list(study.variants)
+        return PointSampler(lambda number: {"variant": names[number]})
     if study.sampler == "qmc":
         return PointSampler(lambda number: qmc_point(space, seed=study.seed, number=number))
     if study.sampler == "grid":
@@ -105,13 +109,24 @@ def make_sampler(study: Study) -> BaseSampler:
 
 
 def planned(study: Study) -> int:
-    """Return the number of explore trials: a grid has no more than it has points."""
+    """Return the number of explore trials: there are no more than a grid has points, or a study variants."""
+    if study.variants:
+        return min(study.n_trials, len(study.variants))
     return min(study.n_trials, grid_size(study.space)) if study.sampler == "grid" else study.n_trials
 
 
-def suggest(trial: optuna.Trial, space: Mapping[str, Domain]) -> dict[str, Value]:
-    """Return the trial's configuration; knobs that it has already keep their values."""
-    return {name: _suggest(trial, name, domain) for name, domain in space.items()}
+def suggest(trial: optuna.Trial, study: Study) -> dict[str, Value]:
+    """Return the trial's searched values, or its variant; what it has already keeps its value.
+
+    Knobs with a condition come last, and only if the trial meets it.
+    """
+    if study.variants:
+        return {"variant": _suggest(trial, "variant", Choice(*study.variants))}
+    values: dict[str, Value] = {}
+    for name, domain in sorted(study.space.items(), key=lambda item: bool(item[1].when)):
+        if is_active(domain, values):
+            values[name] = _suggest(trial, name, domain)
+    return values
 
 
 def _suggest(trial: optuna.Trial, name: str, domain: Domain) -> Value:

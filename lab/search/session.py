@@ -148,7 +148,7 @@ def _open_tracker(study: Study, name: str, home: Home) -> "Tracker":
 def _header(study: Study, name: str, device: str, engine_name: str, n_workers: int, coordinator: "Coordinator") -> str:
     how = device if engine_name == "inline" else f"{device}, {n_workers} worker processes"
     text = f"{name}: {planned(study)} trials × {study.replication.n_replicas} replicas on {study.data} ({how})"
-    if study.sampler == "grid" and study.n_trials < grid_size(study.space):
+    if study.sampler == "grid" and not study.variants and study.n_trials < grid_size(study.space):
         text += f"; the whole grid has {grid_size(study.space)} points"
     if coordinator.n_told:
         text += f"; resumed: {coordinator.n_told} done, {coordinator.n_resumed} taken up again"
