@@ -151,7 +151,8 @@ def _out_of_fold(design: _Design, seed: int, place: int) -> tuple[np.ndarray, np
                     # a value drawn from all trials, not only from the few of this fold
                     shuffled[:, k] = rng.permutation(design.values[:, k])[: len(out)]
                     blocks.append(shuffled)
-            errors = (forest.predict(fitted, np.concatenate(blocks)).reshape(len(blocks), -1) - design.log_target[out]) ** 2
+            predicted = forest.predict(fitted, np.concatenate(blocks)).reshape(len(blocks), -1)
+            errors = (predicted - design.log_target[out]) ** 2
             residual_sq[out] += errors[0] / N_SPLITS
             worse = errors[1:].reshape(n_knobs, N_SHUFFLES, -1).mean(axis=1) - errors[0]
             growth[out] += worse.T / N_SPLITS

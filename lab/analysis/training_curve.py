@@ -150,45 +150,87 @@ def convergence(replicas: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=CONVERGENCE)
 
 
-def _converged(key: object, run: pd.DataFrame) -> dict[str, object]:
-    who = [name for name in ("resample", "init") if name in run] or ["replica"]
-    gone = pd.Series(~np.isfinite(run["val_risk"].to_numpy(np.float64)), index=run.index)
-    if "diverged" in run:
-        gone = gone | run["diverged"].astype(bool)
-    cells = [run[name] for name in who] if all(name in run for name in who) else [pd.Series(0, index=run.index)]
-    ever_gone = gone.groupby(cells).transform("max").astype(bool)
-    kept = run[~ever_gone]
-    n_all, n_kept = (len(part.groupby([cell[part.index] for cell in cells])) for part in (run, kept))
+class _Run(NamedTuple):
+    """One run's replicas as arrays, E evaluated epochs; NaN where a replica is missing. `kept_DI` never diverged."""
+
+    epochs_E: np.ndarray
+    val_EDI: np.ndarray
+    train_EDI: np.ndarray | None
+    seen_DI: np.ndarray
+    kept_DI: np.ndarray
+
+
+def _cube(run: pd.DataFrame) -> _Run:
+    epochs_E, epoch = np.unique(run["epoch"].to_numpy(np.int64), return_inverse=True)
+    crossed = "resample" in run and "init" in run
+    cells = [run[name].to_numpy() if name in run else np.zeros(len(run)) for name in
+             (("resample", "init") if crossed else ("replica", ""))]  # fmt: skip
+    (d_values, d), (i_values, i) = (np.unique(cell, return_inverse=True) for cell in cells)
+    shape = (len(epochs_E), len(d_values), len(i_values))
+
+    def filled(values: np.ndarray) -> np.ndarray:
+        grid_EDI = np.full(shape, math.nan)
+        grid_EDI[epoch[::-1], d[::-1], i[::-1]] = values[::-1]  # of two rows for one replica the first counts
+        return grid_EDI
+
+    val = run["val_risk"].to_numpy(np.float64)
+    gone = ~np.isfinite(val) | (run["diverged"].to_numpy(bool) if "diverged" in run else False)
+    gone_EDI, present_EDI = filled(gone.astype(np.float64)), np.zeros(shape, bool)
+    present_EDI[epoch, d, i] = True
+    kept_DI = present_EDI.any(axis=0) & ~(gone_EDI == 1).any(axis=0)
+    train = next((name for name in ("train_loss", "train_risk") if name in run), None)
+    return _Run(
+        epochs_E,
+        np.where(kept_DI, filled(val), math.nan),
+        None if train is None else np.where(kept_DI, filled(run[train].to_numpy(np.float64)), math.nan),
+        present_EDI.any(axis=0),
+        kept_DI,
+    )
+
+
+def _mean_curve(values_EDI: np.ndarray) -> np.ndarray:
+    """Return the mean of each epoch; NaN where no replica is measured."""
+    seen_EDI = np.isfinite(values_EDI)
+    sums_E, n_E = np.where(seen_EDI, values_EDI, 0.0).sum(axis=(1, 2)), seen_EDI.sum(axis=(1, 2))
+    return np.where(n_E > 0, sums_E / np.maximum(n_E, 1), math.nan)
+
+
+def _converged(key: object, table: pd.DataFrame) -> dict[str, object]:
+    run = _cube(table)
+    n_kept, last_epoch = int(run.kept_DI.sum()), int(run.epochs_E[-1])
     row: dict[str, object] = {
-        "key": key, "phase": run["phase"].iloc[0] if "phase" in run else None,
-        "number": run["number"].iloc[0] if "number" in run else None, "n_epochs": int(run["epoch"].max()),
-        "n_replicas": n_kept, "n_diverged": n_all - n_kept,
+        "key": key, "phase": table["phase"].iloc[0] if "phase" in table else None,
+        "number": table["number"].iloc[0] if "number" in table else None, "n_epochs": last_epoch,
+        "n_replicas": n_kept, "n_diverged": int(run.seen_DI.sum()) - n_kept,
     }  # fmt: skip
     for name in ("best_epoch", "best_fraction", "val_best", "val_last", "gl", "rise", "rise_se", "fall"):
         row[name] = math.nan
     for name in ("overtrained", "improving", "best_in_last_quarter", "best_in_first_tenth", "training_loss_rising"):
         row[name] = False
     row["status"] = "not measured" if n_kept else "diverged"
-    if kept["epoch"].nunique() < 2:
+    curve = _mean_curve(run.val_EDI)
+    measured = np.flatnonzero(np.isfinite(curve))
+    if len(measured) < 2:
         return row
-    curve = kept.groupby("epoch")["val_risk"].mean()
-    epochs, values = curve.index.to_numpy(np.int64), curve.to_numpy(np.float64)
-    best, last, end = int(epochs[values.argmin()]), int(epochs[-1]), int(run["epoch"].max())
-    rise = _change(kept, "val_risk", best, last)
-    quarter = epochs[epochs <= max(0.75 * end, epochs[0])]
+    epochs = run.epochs_E
+    best, last = int(measured[curve[measured].argmin()]), int(measured[-1])
+    rise = mean_over_replicas(run.val_EDI[last] - run.val_EDI[best])
+    quarter = measured[epochs[measured] <= max(0.75 * last_epoch, epochs[measured[0]])]
     fall = (
-        _change(kept, "val_risk", best, int(quarter[-1])) if quarter.size else ReplicaMean(0.0, math.nan, math.nan, 0)
+        mean_over_replicas(run.val_EDI[quarter[-1]] - run.val_EDI[best])
+        if quarter.size
+        else ReplicaMean(0.0, math.nan, math.nan, 0)
     )
     gl = 100 * (curve[last] / curve[best] - 1) if curve[best] > 0 else math.nan
-    late, early = best > 0.75 * end, best <= 0.1 * end
+    late, early = epochs[best] > 0.75 * last_epoch, epochs[best] <= 0.1 * last_epoch
     row |= {
-        "best_epoch": best, "best_fraction": best / end if end else math.nan, "val_best": float(curve[best]),
-        "val_last": float(curve[last]), "gl": float(gl), "rise": rise.mean, "rise_se": rise.se,
-        "fall": fall.mean,
+        "best_epoch": int(epochs[best]), "best_fraction": epochs[best] / last_epoch if last_epoch else math.nan,
+        "val_best": float(curve[best]), "val_last": float(curve[last]), "gl": float(gl), "rise": rise.mean,
+        "rise_se": rise.se, "fall": fall.mean,
         "overtrained": bool(gl > GL_LIMIT and rise.mean > 2 * rise.se),
         "improving": bool(late and fall.mean > 2 * fall.se),
         "best_in_last_quarter": bool(late), "best_in_first_tenth": bool(early),
-        "training_loss_rising": _training_rises(kept),
+        "training_loss_rising": _training_rises(run.train_EDI),
     }  # fmt: skip
     named = {
         "training loss rising": "training_loss_rising", "overtrained": "overtrained", "still improving": "improving",
@@ -197,22 +239,14 @@ def _converged(key: object, run: pd.DataFrame) -> dict[str, object]:
     return row
 
 
-def _change(run: pd.DataFrame, column: str, start: int, end: int) -> ReplicaMean:
-    """Return the paired change of a column from one epoch to another."""
-    first, last = (grid_of_replicas(run[run["epoch"] == epoch], column) for epoch in (start, end))
-    return mean_over_replicas((last - first).to_numpy(np.float64))
-
-
-def _training_rises(run: pd.DataFrame) -> bool:
-    column = "train_loss" if "train_loss" in run else "train_risk"
-    if column not in run:
+def _training_rises(values_EDI: np.ndarray | None) -> bool:
+    if values_EDI is None:
         return False
-    curve = run.groupby("epoch")[column].mean().astype(np.float64)
-    curve = curve[np.isfinite(curve)]
-    if len(curve) < 2:
+    curve = _mean_curve(values_EDI)
+    measured = np.flatnonzero(np.isfinite(curve))
+    if len(measured) < 2:
         return False
-    epochs, values = curve.index.to_numpy(np.int64), curve.to_numpy()
-    lowest = int(values.argmin())
-    rise = _change(run, column, int(epochs[lowest]), int(epochs[-1]))
-    gained = float(values[0] - values[lowest])
+    first, lowest, last = measured[0], measured[curve[measured].argmin()], measured[-1]
+    rise = mean_over_replicas(values_EDI[last] - values_EDI[lowest])
+    gained = float(curve[first] - curve[lowest])
     return bool(rise.mean > 2 * rise.se and rise.mean > RISING_SHARE * gained)
