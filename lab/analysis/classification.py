@@ -46,7 +46,9 @@ class Confusion:
 
 
 @dataclass(frozen=True)
-class _Replicas:
+class Replicas:
+    """The replicas of one configuration that did not diverge, with the classes that they predict."""
+
     probabilities_RNC: np.ndarray  # float64, of the replicas that are left
     predicted_RN: np.ndarray
     labels_N: np.ndarray
@@ -55,15 +57,18 @@ class _Replicas:
 
     @property
     def n_diverged(self) -> int:
+        """How many were left out."""
         return int(self.kept_DI.size - self.kept_DI.sum())
 
     def on_grid(self, values_R: np.ndarray) -> np.ndarray:
+        """Return one number a replica as (D, I); NaN where a replica was left out."""
         values_DI = np.full(self.kept_DI.shape, math.nan)
         values_DI[self.kept_DI] = values_R
         return values_DI
 
 
-def _prepare(probabilities_DINC: np.ndarray, labels_N: np.ndarray, n_classes: int | None) -> _Replicas:
+def prepare(probabilities_DINC: np.ndarray, labels_N: np.ndarray, n_classes: int | None = None) -> Replicas:
+    """Return the usable replicas of predictions (D, I, N, C); refuse shapes and labels that do not fit together."""
     if probabilities_DINC.ndim != 4 or labels_N.shape != probabilities_DINC.shape[2:3]:
         raise ValueError(
             f"probabilities of shape {probabilities_DINC.shape} with labels of shape {labels_N.shape}: "
@@ -78,12 +83,12 @@ def _prepare(probabilities_DINC: np.ndarray, labels_N: np.ndarray, n_classes: in
     if labels_N.size == 0:
         kept_DI = np.zeros_like(kept_DI)
     kept_RNC = probabilities_DINC[kept_DI].astype(np.float64)
-    return _Replicas(kept_RNC, kept_RNC.argmax(axis=2), labels_N.astype(np.int64), kept_DI, n_classes)
+    return Replicas(kept_RNC, kept_RNC.argmax(axis=2), labels_N.astype(np.int64), kept_DI, n_classes)
 
 
 def confusion(probabilities_DINC: np.ndarray, labels_N: np.ndarray, n_classes: int | None = None) -> Confusion:
     """Return the confusion matrix (rows: true class), averaged over the replicas that did not diverge."""
-    replicas = _prepare(probabilities_DINC, labels_N, n_classes)
+    replicas = prepare(probabilities_DINC, labels_N, n_classes)
     n, n_classes = len(replicas.predicted_RN), replicas.n_classes
     if n == 0:
         empty = np.full((n_classes, n_classes), math.nan)
@@ -108,7 +113,7 @@ def per_class(
     Returns:
         Columns `PER_CLASS`, one row a class. The module's docstring says what the intervals cover.
     """
-    replicas = _prepare(probabilities_DINC, labels_N, n_classes)
+    replicas = prepare(probabilities_DINC, labels_N, n_classes)
     names = list(class_names) if class_names is not None else [str(c) for c in range(replicas.n_classes)]
     values_RC = _scores(replicas)
     rows = []
@@ -120,13 +125,13 @@ def per_class(
         for name, values in values_RC.items():
             value, lo, hi = math.nan, math.nan, math.nan
             if true_N.any():
-                value, lo, hi = _interval(replicas, values[:, c], influences[name], level, 1.0)
+                value, lo, hi = interval_of(replicas, values[:, c], influences[name], level, 1.0)
             row |= {name: value, f"{name}_lo": lo, f"{name}_hi": hi}
         rows.append(row)
     return pd.DataFrame(rows, columns=PER_CLASS)
 
 
-def _scores(replicas: _Replicas) -> dict[str, np.ndarray]:
+def _scores(replicas: Replicas) -> dict[str, np.ndarray]:
     """Return precision, recall and F1, each (R, C)."""
     every = np.arange(replicas.n_classes)
     values = [
@@ -137,7 +142,7 @@ def _scores(replicas: _Replicas) -> dict[str, np.ndarray]:
     return {"precision": stacked[:, 0], "recall": stacked[:, 1], "f1": stacked[:, 2]}
 
 
-def _influences(replicas: _Replicas, c: int) -> dict[str, np.ndarray]:
+def _influences(replicas: Replicas, c: int) -> dict[str, np.ndarray]:
     """Return each test point's influence (N,) on a class's scores, averaged over replicas.
 
     Each score is a ratio A/B of sums over points; its derivative in the weight of point n is (a_n − (A/B)·b_n)/B.
@@ -157,10 +162,18 @@ def _influences(replicas: _Replicas, c: int) -> dict[str, np.ndarray]:
     return result
 
 
-def _interval(
-    replicas: _Replicas, values_R: np.ndarray, influence_N: np.ndarray, level: float, ceiling: float
+def interval_of(
+    replicas: Replicas, values_R: np.ndarray, influence_N: np.ndarray, level: float, ceiling: float
 ) -> tuple[float, float, float]:
-    """Return mean, lower and upper end; the ends are NaN with a single replica."""
+    """Return mean, lower and upper end of a score; the ends are NaN with a single replica.
+
+    Args:
+        replicas: What was scored.
+        values_R: The score of each replica.
+        influence_N: The derivative of the mean score in the weight of each test point.
+        level: Of the interval.
+        ceiling: The greatest value that the score can have; the least is 0.
+    """
     over: ReplicaMean = mean_over_replicas(replicas.on_grid(values_R))
     n = len(influence_N)
     if over.n < 2 or n < 2:
@@ -185,7 +198,7 @@ def summary(
     Returns:
         Columns `SUMMARY`, one row a metric; `covers` says what the interval covers.
     """
-    replicas = _prepare(probabilities_DINC, labels_N, n_classes)
+    replicas = prepare(probabilities_DINC, labels_N, n_classes)
     n, n_test = len(replicas.predicted_RN), len(replicas.labels_N)
     n_resamples, n_inits = replicas.kept_DI.shape
     covers = f"{level:.0%}: new training sets and seeds ({n_resamples} × {n_inits}), new test sets ({n_test} points)"
@@ -194,13 +207,13 @@ def summary(
     for name, ceiling in _RANGES.items():
         value, lo, hi = math.nan, math.nan, math.nan
         if name in measured:
-            value, lo, hi = _interval(replicas, *measured[name], level, ceiling)
+            value, lo, hi = interval_of(replicas, *measured[name], level, ceiling)
         rows.append({"metric": name, "value": value, "lo": lo, "hi": hi, "n_replicas": n,
                      "n_diverged": replicas.n_diverged, "covers": covers})  # fmt: skip
     return pd.DataFrame(rows, columns=SUMMARY)
 
 
-def _summary_scores(replicas: _Replicas) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _summary_scores(replicas: Replicas) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return, for each metric, its value in each replica (R,) and the influence of each test point (N,)."""
     labels_N, p_RNC = replicas.labels_N, replicas.probabilities_RNC
     n_test = len(labels_N)

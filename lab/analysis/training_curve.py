@@ -177,13 +177,14 @@ def _cube(run: pd.DataFrame) -> _Run:
     gone = ~np.isfinite(val) | (run["diverged"].to_numpy(bool) if "diverged" in run else False)
     gone_EDI, present_EDI = filled(gone.astype(np.float64)), np.zeros(shape, bool)
     present_EDI[epoch, d, i] = True
-    kept_DI = present_EDI.any(axis=0) & ~(gone_EDI == 1).any(axis=0)
+    seen_DI = np.any(present_EDI, axis=0)
+    kept_DI = seen_DI & ~np.any(gone_EDI == 1, axis=0)
     train = next((name for name in ("train_loss", "train_risk") if name in run), None)
     return _Run(
         epochs_E,
         np.where(kept_DI, filled(val), math.nan),
         None if train is None else np.where(kept_DI, filled(run[train].to_numpy(np.float64)), math.nan),
-        present_EDI.any(axis=0),
+        seen_DI,
         kept_DI,
     )
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from lab.report.style import INK, VARIANCE, Series, figure, rounded, whiskers
+from lab.report.style import GHOST, INK, MUTED, RANKED, VARIANCE, Series, band, figure, line, rounded, whiskers
 
 MOST_CLASSES = 20
 
@@ -90,4 +90,71 @@ def per_class(table: pd.DataFrame) -> go.Figure | None:
             error_x=whiskers(table, column, style.color), text=names,
             hovertemplate=f"%{{text}}: {style.label} %{{x:.3f}}<extra></extra>",
         )  # fmt: skip
+    return fig
+
+
+def roc(curves: pd.DataFrame, areas: pd.DataFrame) -> go.Figure | None:
+    """Return the ROC curves of all classes, each against all others: the four with the least area in colour.
+
+    Args:
+        curves: `lab.analysis.confidence.roc`.
+        areas: `lab.analysis.confidence.areas`.
+    """
+    areas = areas.dropna(subset=["auc"]).sort_values(["auc", "class"], kind="stable")
+    if curves.empty or areas.empty:
+        return None
+    fig = figure(
+        x={"title": {"text": "false-positive rate"}, "range": [-0.02, 1.02]},
+        y={"title": {"text": "true-positive rate"}, "range": [-0.02, 1.04]},
+    )
+    worst = areas.head(len(RANKED))
+    x: list[float | None] = []
+    y: list[float | None] = []
+    for c in areas["class"].tolist()[len(worst) :]:
+        rows = curves[curves["class"] == c]
+        x += [*rounded(rows["fpr"], 4), None]
+        y += [*rounded(rows["tpr"], 4), None]
+    if x:
+        fig.add_scatter(
+            x=x, y=y, mode="lines", line={"color": GHOST, "width": 1.2}, name="the other classes", hoverinfo="skip"
+        )
+    fig.add_scatter(
+        x=[0, 1], y=[0, 1], mode="lines", line={"color": MUTED, "width": 1, "dash": "longdash"}, name="guessing",
+        hoverinfo="skip",
+    )  # fmt: skip
+    for (_, area), style in zip(worst.iterrows(), RANKED, strict=False):
+        rows = curves[curves["class"] == area["class"]]
+        rates = rounded(rows["fpr"], 4)
+        band(fig, rates, rows["tpr_lo"], rows["tpr_hi"], style.color)
+        name = f"{_short([str(area['name'])])[0]} (AUC {area['auc']:.3f})"
+        line(fig, rates, rows["tpr"], style, name=name, markers=False)
+    return fig
+
+
+def reliability(table: pd.DataFrame) -> go.Figure | None:
+    """Return how often predictions of some confidence are right, and how many there are of each.
+
+    Args:
+        table: `lab.analysis.confidence.reliability`.
+    """
+    if table.empty:
+        return None
+    fig = figure(
+        x={"title": {"text": "probability given to the predicted class"}, "range": [-0.02, 1.02]},
+        y={"title": {"text": "share that is right"}, "range": [-0.02, 1.04]},
+    )
+    fig.add_bar(
+        x=rounded(table["confidence"]), y=rounded(table["share"]), width=0.035, marker={"color": GHOST},
+        name="share of all predictions", hovertemplate="%{y:.1%} of all predictions<extra></extra>",
+    )  # fmt: skip
+    fig.add_scatter(
+        x=[0, 1], y=[0, 1], mode="lines", line={"color": MUTED, "width": 1, "dash": "longdash"},
+        name="as often right as it says", hoverinfo="skip",
+    )  # fmt: skip
+    fig.add_scatter(
+        x=rounded(table["confidence"]), y=rounded(table["accuracy"]), name="measured", mode="lines+markers",
+        line={"color": VARIANCE, "width": 2}, marker={"color": VARIANCE, "symbol": "square", "size": 8},
+        error_y=whiskers(table, "accuracy", VARIANCE), text=table["n_predictions"].tolist(),
+        hovertemplate="says %{x:.2f}, is right %{y:.2f} (%{text} predictions)<extra></extra>",
+    )  # fmt: skip
     return fig

@@ -21,8 +21,9 @@ from lab.analysis.diagnosis import lines
 from lab.history import History
 from lab.report import framing, sections, sections_classes, sections_trials
 from lab.report.context import Page
+from lab.report.exports import file_names, files
 from lab.report.style import css_colors, exchange
-from lab.report.tables import Tables, collect, file_names, files, verdict
+from lab.report.tables import Tables, collect, verdict
 from lab.report.view import Section, script_json
 from lab.storage import Home, disk_errors, inside
 

@@ -1,10 +1,11 @@
 """The section on the confirmed configuration, class by class."""
 
 import numpy as np
+import pandas as pd
 
 from lab.report import figures_classes
 from lab.report.context import Page, which
-from lab.report.text import with_interval
+from lab.report.text import num, percent, with_interval
 from lab.report.view import Block, Section, figure_view, panel, table_view
 
 
@@ -48,14 +49,51 @@ def classes(page: Page) -> Section:
             f"found. F1: their harmonic mean. {page.level} % intervals.{more}",
         ))  # fmt: skip
     show = [("name", "class"), *[(m, h) for m, h in (("precision", "precision"), ("recall", "recall"), ("f1", "F1"))],
-            ("support", "test images")]  # fmt: skip
-    blocks = [*panel(views), Block("numbers", table_view(
+            ("auc", "AUC"), ("support", "test images")]  # fmt: skip
+    table = table.merge(tables.areas[["class", "auc", "auc_lo", "auc_hi"]], on="class", how="left")
+    blocks = [*panel(views), *_confidence(page, who), Block("numbers", table_view(
         table, show, title="every class", caption=f"One row a class; {who}.", link=page.link("per_class.csv"),
     ))]  # fmt: skip
     if len(tables.summary):
+        summary = tables.summary.rename(columns={"lo": "value_lo", "hi": "value_hi"})
         blocks.append(Block("numbers", table_view(
-            tables.summary, [("metric", "metric"), ("value", "value"), ("covers", "the interval covers")],
-            title="all classes together", caption=f"{who}; brackets: {page.level} % intervals.",
+            summary, [("metric", "metric"), ("value", "value"), ("covers", "the interval covers")],
+            title="all classes together", caption=f"{who}; brackets: {page.level} % intervals.",
             link=page.link("summary.csv"),
         )))  # fmt: skip
     return Section(id, question, answer, tuple(blocks), short=short)
+
+
+def _confidence(page: Page, who: str) -> list[Block]:
+    """Return ROC curves and the reliability diagram, with what they say in a sentence."""
+    tables, views = page.tables, []
+    fig = figures_classes.roc(tables.roc, tables.areas)
+    areas = tables.areas.dropna(subset=["auc"]).sort_values(["auc", "class"], kind="stable")
+    if fig is not None:
+        worst = areas.iloc[0]
+        views.append(figure_view(
+            fig, "roc", title="Does it rank the right images first? ROC, one class against the rest", height="h4",
+            label=f"ROC curves of {len(areas)} classes; the least area is that of {worst['name']}, "
+            f"{with_interval(worst, 'auc')}; the mean over classes is {num(areas['auc'].mean())}.",
+            caption=f"{who}; bands: ±2 standard errors over replicas. Mean area under the curves "
+            f"{num(areas['auc'].mean())}, least {with_interval(worst, 'auc')} (“{worst['name']}”). "
+            "0.5 is guessing, 1 is perfect.",
+        ))  # fmt: skip
+    fig = figures_classes.reliability(tables.reliability)
+    if fig is not None:
+        said, right = _overall(tables.reliability)
+        ece = tables.summary[tables.summary["metric"] == "ece"].rename(columns={"lo": "value_lo", "hi": "value_hi"})
+        error = f" Expected calibration error {with_interval(ece.iloc[0], 'value')}." if len(ece) else ""
+        verdict = f"on average it says {percent(said, 1)} and is right in {percent(right, 1)}"
+        views.append(figure_view(
+            fig, "reliability", title="Can its probabilities be taken at their word?", height="h4",
+            label=f"Reliability diagram: {verdict}.",
+            caption=f"{who}: {verdict}. Below the diagonal it is too sure of itself, above it not sure enough. "
+            f"Whiskers: {page.level} % intervals.{error}",
+        ))  # fmt: skip
+    return panel(views)
+
+
+def _overall(table: pd.DataFrame) -> tuple[float, float]:
+    """Return mean confidence and accuracy of all predictions."""
+    return float((table["confidence"] * table["share"]).sum()), float((table["accuracy"] * table["share"]).sum())

@@ -139,3 +139,20 @@ def test_a_figure_goes_to_the_page_without_template_legend_or_title(made):
     assert [i.label for i in view.legend] == ["noise", "bias²", "variance", "risk, measured directly"]
     assert view.axis.startswith("↑ Brier risk")
     assert fig.layout.yaxis.title.text == figures.RISK_AXIS  # the figure itself stays whole
+
+
+def test_the_classes_that_are_told_apart_worst_are_the_ones_in_colour(made):
+    tables = made("healthy")[1]
+    fig = figures_classes.roc(tables.roc, tables.areas)
+    worst = tables.areas.nsmallest(4, "auc")
+    named = [t.name for t in fig.data if "AUC" in (t.name or "")]
+    assert named == [f"{name} (AUC {auc:.3f})" for name, auc in zip(worst["name"], worst["auc"], strict=True)]
+    grey = trace(fig, "the other classes")
+    assert sum(v is None for v in grey.x) == 6
+
+
+def test_the_reliability_diagram_shows_every_bin_with_its_share(made):
+    table = made("healthy")[1].reliability
+    fig = figures_classes.reliability(table)
+    assert np.allclose(trace(fig, "measured").y, table["accuracy"], rtol=1e-4)
+    assert sum(trace(fig, "share of all predictions").y) == pytest.approx(1, abs=1e-3)

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from lab.report import page
-from lab.report.tables import defused, file_names, files, to_csv
+from lab.report.exports import defused, file_names, files, to_csv
 from lab.storage import Home
 
 
