@@ -101,8 +101,8 @@ def test_a_healthy_study_shows_every_figure(made):
     drawn = {attrs["data-figure"].removeprefix("data-") for attrs, _ in outline.all("div") if "data-figure" in attrs}
     assert {
         "capacity-stack", "capacity-parts", "capacity-causes", "importance", "trade-off", "curves-val_risk",
-        "curves-train_risk", "epochs-parts", "best-epochs", "learning", "learning-parts", "confusion", "per-class", "roc",
-        "reliability",
+        "curves-train_risk", "epochs-parts", "best-epochs", "learning", "learning-parts", "confusion", "per-class",
+        "roc", "reliability",
     } <= drawn  # fmt: skip
     for attrs, _ in outline.all("div", role="img"):
         assert len(attrs["aria-label"]) > 20
