@@ -6,6 +6,7 @@ which hold types and all digits. With a database (the default), artifacts are re
 server (`MLFLOW_TRACKING_URI=https://…`) they are downloaded from it.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import io
@@ -29,7 +30,7 @@ from lab.errors import StorageError
 from lab.knobs import KNOBS, TrialConfig
 from lab.spec import check_name
 from lab.spool import PHASES, parse_key
-from lab.storage import Home, inside
+from lab.storage import Home, inside, masked, refuse_network
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -280,11 +281,6 @@ def artifact_folder(home: Home, study: str, run_id: str) -> Path:
     return inside(home.artifacts_of(study), check_name(run_id, "run")) / "artifacts"
 
 
-def masked(text: str) -> str:
-    """Return a text without the user names and passwords of the addresses in it."""
-    return re.sub(r"://[^/@\s]*@", "://***@", text)
-
-
 def one_line(error: BaseException) -> str:
     """Return the first line of an error's message, without passwords."""
     text = masked(" ".join((str(error).strip() or type(error).__name__).splitlines()[0].split()))
@@ -324,12 +320,28 @@ def connect(home: Home, *, create: bool) -> "MlflowClient":
     # it prints a page for an error that it raises as well
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     with mlflow_errors(f"the run history {masked(uri)} cannot be opened"):
-        return MlflowClient(tracking_uri=uri)
+        client = MlflowClient(tracking_uri=uri)
+    if uri == home.mlflow_uri:
+        remove_stray(home)
+    return client
+
+
+def remove_stray(home: Home) -> None:
+    """Remove the empty folder that MLflow makes beside a project whose path holds a % or a ?.
+
+    It takes the escaped path of its database for the path (3.17.2, store/db/utils.py).
+    """
+    stray = Path(home.mlflow_uri.removeprefix("sqlite:///")).parent
+    if stray != home.mlflow_db.parent:
+        with contextlib.suppress(OSError):
+            os.removedirs(stray)  # and its parents, as far as they are empty
 
 
 def _check_sqlite(path: Path, create: bool) -> None:
     # MLflow would retry for 100 s, with a page of warnings, when a database cannot be opened
-    if not create and not path.is_file():
+    if create:
+        refuse_network(path)
+    elif not path.is_file():
         raise StorageError(f"no run history in {path}: run a study first (python -m lab.study run NAME)")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -32,8 +32,12 @@ def stream(seed: int, cause: Cause, *indices: int) -> int:
     """
     if cause not in CAUSES:
         raise ValueError(f"unknown cause {cause!r} of randomness: choose one of {', '.join(CAUSES)}")
-    name = "/".join([str(int(seed)), cause, *(str(int(index)) for index in indices)])
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little") >> 1
+    return text_key("/".join([str(int(seed)), cause, *(str(int(index)) for index in indices)])) >> 1
+
+
+def text_key(text: str) -> int:
+    """Return a 64-bit hash of a text, the same in every process and on every machine."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 def generator(seed: int, cause: Cause, *indices: int) -> np.random.Generator:

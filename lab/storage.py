@@ -6,12 +6,13 @@ from workers to the coordinator through lab.spool.
 
 import contextlib
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.errors import StorageError, StudyInUse
+from lab.errors import SpecError, StorageError, StudyInUse
 from lab.spec import check_name
 
 
@@ -20,6 +21,19 @@ class Home:
     """The folder that holds mlruns/ (generated records) and reports/ (generated pages); by default the working one."""
 
     root: Path = Path(".")
+    search_uri: str | None = None  # of a database server that keeps Optuna's studies instead of `optuna_db`
+
+    @classmethod
+    def here(cls, search_uri: str | None = None) -> "Home":
+        """Return the working folder, with the search state at this address or at the one in LAB_STORAGE, if any.
+
+        Raises:
+            SpecError: The address is not one of a PostgreSQL server.
+        """
+        uri = (search_uri or os.environ.get("LAB_STORAGE", "")).strip() or None
+        if uri is not None and not re.match(r"postgresql(\+\w+)?://", uri):
+            raise SpecError(f"--storage {masked(uri)}: give postgresql://USER@HOST/NAME, or leave it out for mlruns/")
+        return cls(search_uri=uri)
 
     @property
     def mlruns(self) -> Path:
@@ -39,12 +53,17 @@ class Home:
     @property
     def mlflow_uri(self) -> str:
         """The SQLAlchemy address of `mlflow_db`."""
-        return f"sqlite:///{self.mlflow_db.as_posix()}"
+        return _sqlite_uri(self.mlflow_db)
 
     @property
     def optuna_uri(self) -> str:
-        """The SQLAlchemy address of `optuna_db`."""
-        return f"sqlite:///{self.optuna_db.as_posix()}"
+        """The SQLAlchemy address of Optuna's database, with its password if it has one."""
+        return self.search_uri or _sqlite_uri(self.optuna_db)
+
+    @property
+    def search_name(self) -> str:
+        """What to call Optuna's database in a message: no user, no password."""
+        return str(self.optuna_db) if self.search_uri is None else masked(self.search_uri)
 
     @property
     def artifacts(self) -> Path:
@@ -82,6 +101,57 @@ class Home:
     def report_of(self, study: str) -> Path:
         """Return the page of a study."""
         return inside(self.reports, check_name(study, "study") + ".html")
+
+
+def _sqlite_uri(path: Path) -> str:
+    # SQLAlchemy from 2.1 on decodes the path; what it would take for an escape or for the end of the path is escaped
+    return "sqlite:///" + path.as_posix().replace("%", "%25").replace("?", "%3F")
+
+
+def masked(text: str) -> str:
+    """Return a text without the user names and passwords of the addresses in it."""
+    return re.sub(r"://\S*@", "://***@", text)
+
+
+NETWORK_FILE_SYSTEMS = frozenset(
+    ["afs", "beegfs", "ceph", "cifs", "fuse.ceph", "fuse.glusterfs", "fuse.sshfs", "glusterfs", "gpfs", "lustre", "nfs",
+     "nfs4", "smb3", "smbfs"]
+)  # fmt: skip
+
+
+def network_file_system(path: Path, mounts: str) -> str | None:
+    """Return the type of the network file system that a path lies on, None if it is a local one.
+
+    Args:
+        path: An absolute path.
+        mounts: The text of /proc/mounts.
+    """
+    found = (Path("/"), "")
+    for line in mounts.splitlines():
+        fields = line.split(" ")
+        if len(fields) < 3:
+            continue
+        place = Path(re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[1]))
+        if path.is_relative_to(place) and len(place.parts) >= len(found[0].parts):  # a later mount hides an earlier one
+            found = (place, fields[2])
+    return found[1] if found[1] in NETWORK_FILE_SYSTEMS else None
+
+
+def refuse_network(database: Path) -> None:
+    """Refuse a SQLite file on a network file system: locks are not kept there, and databases are damaged.
+
+    Source: https://www.sqlite.org/howtocorrupt.html, section 2.1. Only Linux says what is mounted where.
+
+    Raises:
+        StorageError: The file would lie on one.
+    """
+    mounts = Path("/proc/mounts")
+    kind = network_file_system(database.resolve(), mounts.read_text()) if mounts.exists() else None
+    if kind is not None:
+        raise StorageError(
+            f"{database} would lie on a network file system ({kind}), where SQLite databases get damaged: run in a "
+            "local folder, or use servers (--storage postgresql://… and MLFLOW_TRACKING_URI)"
+        )
 
 
 def inside(root: Path, name: str) -> Path:

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from lab import study_file
 from lab.errors import LabError, StorageError, TooManyFailures
 from lab.spec import check_name
-from lab.storage import Home
+from lab.storage import Home, masked
 
 MAX_SHARE_FAILED = 0.2  # above, conclusions about the space would rest on what happened to work
 INTERRUPTED, TERMINATED = 130, 143  # 128 + signal, as shells count
@@ -69,6 +69,8 @@ def build_parser() -> argparse.ArgumentParser:
     ui = command("ui", _ui, "open the MLflow UI and the Optuna dashboard on this machine", as_json=False)
     ui.add_argument("name", nargs="?", help="the stored study to show")
     ui.add_argument("--open", action="store_true", help="open both pages in the browser")
+    for sub in (status, ui):
+        _add_storage(sub)
     decompose = command("decompose", _decompose, "decompose the error of anyone's predictions")
     decompose.add_argument(
         "file",
@@ -86,7 +88,16 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument("--workers", type=int, metavar="N", help="worker processes (default: one a CPU core, up to 8)")
     run.add_argument("--engine", choices=("inline", "process"), help="train in this process or in workers")
     run.add_argument("--smoke", action="store_true", help="a small version of the study that takes seconds")
+    _add_storage(run)
     run.add_argument("--set", action="append", default=[], metavar="KNOB=VALUE", help="fix a knob; may be repeated")
+
+
+def _add_storage(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--storage",
+        metavar="URL",
+        help="PostgreSQL database that keeps the search state, postgresql://… (default: $LAB_STORAGE, else mlruns/)",
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -150,7 +161,7 @@ def _run(args: argparse.Namespace) -> tuple[int, Any]:
     )  # fmt: skip
     from lab import search
 
-    home = Home()
+    home = Home.here(args.storage)
     try:
         summary = search.run(
             study, name, home=home, device=args.device, n_workers=args.workers, engine=args.engine,
@@ -189,6 +200,7 @@ def _given(args: argparse.Namespace) -> list[str]:
     for name in ("trials", "data", "data_dir", "workers", "engine"):
         value = getattr(args, name)
         flags += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
+    flags += [] if args.storage is None else ["--storage", masked(args.storage)]
     flags += [] if args.device == "auto" else ["--device", args.device]
     flags += ["--smoke"] if args.smoke else []
     return flags + [part for setting in args.set for part in ("--set", setting)]
@@ -221,7 +233,7 @@ def _shown(path: Path) -> str:
 def _status(args: argparse.Namespace) -> tuple[int, Any]:
     from lab import search
 
-    rows = search.status(Home(), args.name)
+    rows = search.status(Home.here(args.storage), args.name)
     for row in rows:
         _say(_status_text(row))
         for reason in row["reasons"] if args.name else []:
@@ -252,7 +264,7 @@ def _report(args: argparse.Namespace) -> tuple[int, Any]:
 def _ui(args: argparse.Namespace) -> tuple[int, Any]:
     from lab import ui
 
-    return ui.serve(args.name, home=Home(), open_browser=args.open), None
+    return ui.serve(args.name, home=Home.here(args.storage), open_browser=args.open), None
 
 
 def _decompose(args: argparse.Namespace) -> tuple[int, Any]:

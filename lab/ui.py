@@ -23,9 +23,9 @@ from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from lab.errors import LabError, SpecError, StorageError
-from lab.history import VIEW, is_server, masked, prepare_environment, tracking_uri
+from lab.history import VIEW, is_server, prepare_environment, remove_stray, tracking_uri
 from lab.spec import check_name
-from lab.storage import Home
+from lab.storage import Home, masked
 from lab.tracking import relocate
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ class _Server:
     """One of the two servers: how it is started, where it answers, how a page of it is found."""
 
     name: str
-    arguments: list[str]
+    kind: str
+    uri: str  # of its database; handed over in the environment, because command lines can be read by everybody
     port: int
     health: str
     page: Callable[["_Server", str], str]  # the path of a study's page
@@ -57,9 +58,9 @@ class _Server:
 
     def start(self) -> None:
         prepare_environment()
-        command = [sys.executable, "-m", "lab.ui", *self.arguments, str(self.port)]
+        command = [sys.executable, "-m", "lab.ui", self.kind, str(self.port)]
         # job execution is for MLflow's evaluation of language models: 12 processes, 2.5 GB
-        environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "LAB_UI_DATABASE": self.uri}
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=self.log, stderr=self.log, env=environment, start_new_session=True
         )
@@ -142,6 +143,7 @@ def serve(
         _on_sigterm(signal.SIG_IGN)  # not interrupted while stopping
         for server in servers:
             server.stop()
+        remove_stray(home)
         _on_sigterm(before)
 
 
@@ -159,7 +161,7 @@ def _on_sigterm(handler: Any) -> Any:
 def _servers(home: Home, ports: tuple[int, int]) -> list[_Server]:
     first_mlflow, first_dashboard = ports
     uri = tracking_uri(home)
-    for path, needed in ((home.mlflow_db, uri == home.mlflow_uri), (home.optuna_db, True)):
+    for path, needed in ((home.mlflow_db, uri == home.mlflow_uri), (home.optuna_db, home.search_uri is None)):
         if needed and not path.is_file():
             raise StorageError(f"{path} does not exist: run a study first (python -m lab.study run NAME)")
     if uri == home.mlflow_uri:
@@ -168,9 +170,9 @@ def _servers(home: Home, ports: tuple[int, int]) -> list[_Server]:
     taken: set[int] = set()
     if not is_server(uri):  # a tracking server shows its pages itself
         port = _free_port(first_mlflow, taken)
-        servers.append(_Server("MLflow UI", ["mlflow", uri], port, "/health", _experiment_page))
+        servers.append(_Server("MLflow UI", "mlflow", uri, port, "/health", _experiment_page))
     port = _free_port(first_dashboard, taken)
-    servers.append(_Server("Optuna dashboard", ["dashboard", home.optuna_uri], port, "/api/meta", _study_page))
+    servers.append(_Server("Optuna dashboard", "dashboard", home.optuna_uri, port, "/api/meta", _study_page))
     return servers
 
 
@@ -290,4 +292,4 @@ def _run_dashboard(uri: str, port: int) -> None:
 
 if __name__ == "__main__":
     _end_with_parent()
-    {"mlflow": _run_mlflow, "dashboard": _run_dashboard}[sys.argv[1]](sys.argv[2], int(sys.argv[3]))
+    {"mlflow": _run_mlflow, "dashboard": _run_dashboard}[sys.argv[1]](os.environ["LAB_UI_DATABASE"], int(sys.argv[2]))

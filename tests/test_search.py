@@ -16,7 +16,8 @@ import pytest
 from lab import search, spool, storage, workers
 from lab.errors import SpecChanged, SpecError, StorageError, StudyInUse
 from lab.progress import Progress
-from lab.search import ledger, samplers, session
+from lab.search import database as databases
+from lab.search import samplers, session
 from lab.search.points import grid_point, grid_size, qmc_point
 from lab.spec import SAMPLERS, Choice, Float, Int, Replication, Study
 from lab.storage import Home
@@ -101,11 +102,11 @@ def run(study, home, name="toy", **options):
 
 
 def stored(home, name="toy"):
-    database = ledger.open_database(home)
+    database = databases.open_database(home)
     try:
         return optuna.load_study(storage=database, study_name=name).get_trials()
     finally:
-        ledger.close(database)
+        databases.close(database)
 
 
 def runs(home, name="toy"):

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from lab import spool, storage
+from lab import history, spool, storage
 from lab.errors import SpecError, StorageError, StudyInUse
+from lab.search import database as databases
 from lab.storage import Home
 
 HOSTILE = [
@@ -218,3 +219,62 @@ def test_a_second_coordinator_is_refused_and_told_who_holds_the_study(home):
     with storage.coordinator_lock(home, "toy"):
         assert storage.holder(home, "toy") == os.getpid()
     assert storage.holder(home, "toy") is None
+
+
+MOUNTS = """\
+/dev/vda1 / ext4 rw,relatime 0 0
+server:/export /net nfs4 rw 0 0
+/dev/vdb1 /net/local xfs rw 0 0
+host:/share /mnt/my\\040share fuse.sshfs rw 0 0
+tmpfs /dev/shm tmpfs rw 0 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/home/me/mlruns/optuna.db", None),
+        ("/net/project/mlruns/optuna.db", "nfs4"),
+        ("/network/optuna.db", None),
+        ("/net/local/optuna.db", None),
+        ("/mnt/my share/optuna.db", "fuse.sshfs"),
+        ("/dev/shm/optuna.db", None),
+    ],
+)
+def test_a_network_file_system_is_recognised_by_the_nearest_mount(path, kind):
+    assert storage.network_file_system(Path(path), MOUNTS) == kind
+
+
+def test_sqlite_on_a_network_file_system_is_refused_before_a_file_is_made(home, monkeypatch):
+    monkeypatch.setattr(storage, "network_file_system", lambda path, mounts: "nfs4")
+    with pytest.raises(StorageError, match=r"network file system \(nfs4\).*--storage postgresql"):
+        databases.open_database(home)
+    with pytest.raises(StorageError, match="network file system"):
+        history.connect(home, create=True)
+    assert not list(home.root.rglob("*.db"))
+
+
+@pytest.mark.parametrize("folder", ["50% what? #1 {x}", "ü and %41"])
+def test_the_databases_of_a_folder_with_a_hostile_name_lie_in_it(tmp_path, folder):
+    home = Home(tmp_path / folder)
+    home.root.mkdir()
+    databases.close(databases.open_database(home))
+    client = history.connect(home, create=True)
+    client.create_experiment("x", artifact_location=(home.artifacts / "x").as_uri())
+    assert home.optuna_db.is_file() and home.mlflow_db.is_file()
+    assert [path.name for path in tmp_path.iterdir()] == [folder]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("postgresql://me:pass@host/db", "postgresql://***@host/db"),
+        (
+            "no way to postgresql+psycopg://me:p@ss/w@host:5/db now",
+            "no way to postgresql+psycopg://***@host:5/db now",
+        ),
+        ("http://host/path", "http://host/path"),
+    ],
+)
+def test_users_and_passwords_of_addresses_are_masked(text, shown):
+    assert storage.masked(text) == shown

@@ -96,7 +96,11 @@ def processes_of(home):
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
             command = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            if str(home.root) in command or f"MLFLOW_BACKEND_STORE_URI={home.mlflow_uri}" in environment(path):
+            if str(home.root) in command or set(environment(path)) & {
+                f"{name}={uri}"
+                for name in ("MLFLOW_BACKEND_STORE_URI", "LAB_UI_DATABASE")
+                for uri in (home.mlflow_uri, home.optuna_uri)
+            }:
                 found.append(command)
     return found
 
@@ -183,7 +187,7 @@ def test_when_one_server_dies_both_end_and_it_says_which(home, ports):
         [victim] = [
             int(path.parent.name)
             for path in Path("/proc").glob("[0-9]*/cmdline")
-            if b"lab.ui\0dashboard\0" + home.optuna_uri.encode() in read(path)
+            if b"lab.ui\0dashboard\0" in read(path) and f"LAB_UI_DATABASE={home.optuna_uri}" in environment(path)
         ]
         os.kill(victim, signal.SIGKILL)
         assert process.wait(15) == 99

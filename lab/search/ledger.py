@@ -1,60 +1,24 @@
-"""What Optuna's database holds of a study: opened, compared with the study file, and read for `status`."""
+"""What Optuna's database holds of a study: compared with the study file, and read for `status`."""
 
-import contextlib
 import json
-import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import optuna
 from optuna.samplers import RandomSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
 
 from lab import spool, storage
 from lab.errors import SpecChanged, SpecError, StorageError
+from lab.search.database import close, open_database, optuna_errors
 from lab.search.samplers import make_sampler
 from lab.spec import Study
 from lab.storage import Home
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-CONNECT_SECONDS = 60  # how long SQLite waits for another study's coordinator to finish writing
 GROWING = ("n_trials",)  # what may differ between the study file and the stored study
 TRIED = ("finished", "diverged", "infeasible", "failed")
-
-
-@contextlib.contextmanager
-def optuna_errors(home: Home) -> Iterator[None]:
-    """Turn an error of Optuna's database into a StorageError of one line."""
-    try:
-        yield
-    except (optuna.exceptions.StorageInternalError, SQLAlchemyError, sqlite3.Error) as error:
-        cause = getattr(error, "orig", None) or error.__cause__ or error
-        raise StorageError(f"the search state {home.optuna_db} cannot be used: {cause}".splitlines()[0]) from error
-
-
-def open_database(home: Home) -> optuna.storages.RDBStorage:
-    """Open Optuna's database; make it if there is none."""
-    # Optuna fills in its own version with str.format
-    uri = home.optuna_uri.replace("{", "{{").replace("}", "}}")
-    with storage.disk_errors(f"cannot make {home.mlruns}"):
-        home.mlruns.mkdir(parents=True, exist_ok=True)
-    with storage.setup_lock(home), optuna_errors(home):
-        # A write-ahead log is as durable with one sync a commit as the default journal with several: measured 0.2 ms a
-        # commit instead of 0.7 on a quiet disk, 0.1 s a trial instead of 0.6 on a busy one (about 30 commits a trial).
-        # And a dashboard that reads does not block the coordinator.
-        with contextlib.closing(sqlite3.connect(home.optuna_db, timeout=CONNECT_SECONDS)) as connection:
-            connection.execute("PRAGMA journal_mode = WAL")
-        return optuna.storages.RDBStorage(uri, engine_kwargs={"connect_args": {"timeout": CONNECT_SECONDS}})
-
-
-def close(database: optuna.storages.RDBStorage) -> None:
-    """Close its connections."""
-    database.remove_session()
-    database.engine.dispose()
 
 
 def spec_changes(stored: Any, given: Any, where: str = "") -> list[str]:
@@ -103,7 +67,7 @@ def open_study(database: optuna.storages.RDBStorage, study: Study, name: str, da
                 "undo the change, or save the study file under another name (only n_trials may change)"
             )
     elif len(stored.get_trials(deepcopy=False)) or len(stored.directions) != len(directions):
-        raise StorageError(f"study {name} in mlruns/optuna.db was not made by this lab: use another name")
+        raise StorageError(f"study {name} in the search state was not made by this lab: use another name")
     # last of all the specification: what lacks it was cut short, and is filled in here
     wanted = {"question": study.question, "data_digest": data_digest, "spec": json.dumps(spec)}
     for key, value in wanted.items():
@@ -146,7 +110,7 @@ def status(home: Home, name: str | None = None) -> list[dict[str, Any]]:
         SpecError: There is no such study.
         StorageError: The search state cannot be read.
     """
-    if not home.optuna_db.exists():
+    if home.search_uri is None and not home.optuna_db.exists():
         if name is not None:
             raise SpecError(f"no study {name!r} is stored here: nothing was run yet in {home.root.resolve()}")
         return []

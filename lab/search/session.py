@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lab import spool, storage, workers
 from lab.errors import LabError
 from lab.progress import Progress
+from lab.search import database as databases
 from lab.search import ledger
 from lab.search.coordinator import Coordinator
 from lab.search.points import grid_size
@@ -113,11 +114,12 @@ def run(
         stack.callback(progress.end)
         hands = workers.open_engine(engine_name, n_workers, home=home, device=device, tick=progress.tick)
         stack.callback(hands.close)
-        if not home.optuna_db.exists():
+        if home.search_uri is None and not home.optuna_db.exists():
             hands.start()  # certainly needed; they start while MLflow is imported and makes its tables
-        database = ledger.open_database(home)
-        stack.callback(ledger.close, database)
-        with ledger.optuna_errors(home):
+        database = databases.open_database(home)
+        stack.callback(databases.close, database)
+        with databases.optuna_errors(home):
+            stack.enter_context(databases.study_lock(database, name))
             stored = ledger.open_study(database, study, name, dataset.digest)
             tracker = _open_tracker(study, name, home)
             stack.callback(tracker.close)
