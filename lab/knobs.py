@@ -15,9 +15,11 @@ from lab.errors import SpecError
 
 Value = bool | int | float | str
 
-FAMILIES = ("mlp", "cnn")
-ACTIVATIONS = ("relu", "tanh", "sigmoid", "gelu", "leaky_relu")
+FAMILIES = ("mlp", "cnn", "resnet")
+ACTIVATIONS = ("relu", "tanh", "sigmoid", "gelu", "leaky_relu", "elu")
 NORMS = ("none", "batch", "group", "layer")
+POOLINGS = ("max", "average")
+RESIDUALS = ("auto", "on", "off")
 INIT_SCHEMES = (
     "he_normal", "he_uniform", "xavier_normal", "xavier_uniform", "lecun_normal",
     "orthogonal", "normal", "uniform", "torch_default",
@@ -46,10 +48,13 @@ class TrialConfig:
     """
 
     family: str = _option("mlp", FAMILIES)
-    depth: int = _number(2, 0, 64)  # hidden layers (mlp), convolution blocks (cnn); 0 is a linear model
-    width: int = _number(64, 1, 16384)  # hidden units (mlp), channels (cnn)
+    depth: int = _number(2, 0, 64)  # hidden layers (mlp), blocks (cnn), blocks a stage (resnet); 0 is a linear model
+    width: int = _number(64, 1, 16384)  # hidden units (mlp), channels (cnn, first stage of a resnet)
     activation: str = _option("relu", ACTIVATIONS)
     norm: str = _option("none", NORMS)  # between the linear map and the activation
+    pooling: str = _option("max", POOLINGS)  # cnn only
+    convolutions: int = _number(1, 1, 8)  # cnn only: in a row before each pooling; 2 or 3 as in VGG
+    residual: str = _option("auto", RESIDUALS)  # layers add their input; auto: on for resnet, off for mlp and cnn
     dropout: float = _number(0.0, 0.0, 0.95)
     init_scheme: str = _option("he_normal", INIT_SCHEMES)
     init_gain: float = _number(1.0, 0.0, 100.0)  # multiplies the standard deviation of the initial weights

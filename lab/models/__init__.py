@@ -9,10 +9,15 @@ from lab.knobs import TrialConfig
 from lab.models.cnn import CNN
 from lab.models.layers import Network, Parameter
 from lab.models.mlp import MLP
+from lab.models.resnet import ResNet
 
 __all__ = ["FAMILIES", "Network", "Parameter", "build"]
 
-FAMILIES: dict[str, Callable[[TrialConfig, tuple[int, int, int], int], Network]] = {"mlp": MLP, "cnn": CNN}
+FAMILIES: dict[str, Callable[[TrialConfig, tuple[int, int, int], int], Network]] = {
+    "mlp": MLP,
+    "cnn": CNN,
+    "resnet": ResNet,
+}
 
 
 def build(config: TrialConfig, image_shape: tuple[int, int, int], n_classes: int) -> Network:

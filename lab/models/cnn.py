@@ -3,15 +3,18 @@
 from torch import Tensor
 
 from lab.knobs import TrialConfig
-from lab.models.layers import ACTIVATIONS, Dropout, Network, Tensors, convolution, linear, max_pool, pooled
+from lab.models.layers import ACTIVATIONS, Dropout, Network, Tensors, convolution, linear, pool, pooled
 
 KERNEL = 3
 
 
 class CNN(Network):
-    """R networks of blocks convolution (3 × 3, same padding) – norm – activation – 2 × 2 max pooling – dropout.
+    """R networks of blocks convolution (3 × 3, same padding) – norm – activation – 2 × 2 pooling – dropout.
 
-    A map that is down to one pixel is not pooled any further, so every depth can be built. Capacity: `width`, `depth`.
+    With `convolutions` of 2 or 3, a block has as many of them in a row, each with norm and activation, before it pools,
+    as VGG has (Simonyan & Zisserman 2015). A map that is down to one pixel is not pooled any further, so every depth
+    can be built. With `residual`, a convolution that keeps the number of channels adds its input to the activation.
+    Capacity: `width`, `depth`.
     """
 
     def __init__(self, config: TrialConfig, image_shape: tuple[int, int, int], n_classes: int) -> None:
@@ -19,18 +22,22 @@ class CNN(Network):
         n_in, height, width = image_shape
         n_out = config.width
         self.widest = max(n_in, n_out if config.depth else 0) * height * width
+        self.blocks: list[list[tuple[str, str]]] = []  # the names of each block's convolutions and norms
         for block in range(config.depth):
-            self.add_weight(
-                f"block{block}",
-                (n_out, n_in, KERNEL, KERNEL),
-                fan_in=n_in * KERNEL**2,
-                fan_out=n_out * KERNEL**2,
-                n_bias=n_out,
-            )
-            self.add_norm(f"norm{block}", n_out)
+            suffixes = ["", *(f".{k}" for k in range(1, config.convolutions))]
+            self.blocks.append([(f"block{block}{suffix}", f"norm{block}{suffix}") for suffix in suffixes])
+            for convolution_name, norm_name in self.blocks[-1]:
+                self.add_weight(
+                    convolution_name,
+                    (n_out, n_in, KERNEL, KERNEL),
+                    fan_in=n_in * KERNEL**2,
+                    fan_out=n_out * KERNEL**2,
+                    n_bias=n_out,
+                )
+                self.add_norm(norm_name, n_out)
+                n_in = n_out
             if min(height, width) >= 2:
                 height, width = pooled(height), pooled(width)
-            n_in = n_out
         n_features = n_in * height * width
         self.add_weight("output", (n_features, n_classes), fan_in=n_features, fan_out=n_classes, n_bias=n_classes)
 
@@ -44,10 +51,14 @@ class CNN(Network):
         """Return logits (R, B, n_classes), see `Network.forward`."""
         activation = ACTIVATIONS[self.config.activation]
         x = images_RBCHW
-        for block in range(self.config.depth):
-            x = convolution(x, weights[f"block{block}.weight"], weights[f"block{block}.bias"])
-            x = activation(self.norm(f"norm{block}", x, weights, buffers, dropout is not None))
-            x = max_pool(x)
+        for block, names in enumerate(self.blocks):
+            for convolution_name, norm_name in names:
+                shortcut = x
+                x = convolution(x, weights[f"{convolution_name}.weight"], weights[f"{convolution_name}.bias"])
+                x = activation(self.norm(norm_name, x, weights, buffers, dropout is not None))
+                if self.residual and x.shape == shortcut.shape:
+                    x = x + shortcut
+            x = pool(self.config.pooling, x)
             if dropout is not None:
                 x = dropout(block, x)
         return linear(x.flatten(2), weights["output.weight"], weights["output.bias"])

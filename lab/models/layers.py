@@ -21,6 +21,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,
     "gelu": F.gelu,
     "leaky_relu": F.leaky_relu,  # slope 0.01, torch's default
+    "elu": F.elu,
 }
 
 # (layer index, activations (R, B, …)) → activations; the identity in evaluation. See lab.training.pack.Dropout
@@ -54,13 +55,17 @@ class Network(ABC):
         parameters: What is trained, in the order in which it is initialised.
         buffers: Running statistics of batch normalisation, as name → shape of one replica.
         widest: The number of values of the largest activation map of one image, the input included.
+        residual: Whether a layer adds its input to its output, see each family.
     """
+
+    residual_by_default = False
 
     def __init__(self, config: TrialConfig) -> None:
         self.config = config
         self.parameters: list[Parameter] = []
         self.buffers: dict[str, tuple[int, ...]] = {}
         self.widest = 0
+        self.residual = self.residual_by_default if config.residual == "auto" else config.residual == "on"
 
     @abstractmethod
     def forward(
@@ -85,9 +90,10 @@ class Network(ABC):
         return sum(torch.Size(p.shape).numel() for p in self.parameters)
 
     def add_weight(self, name: str, shape: tuple[int, ...], *, fan_in: int, fan_out: int, n_bias: int) -> None:
-        """Declare a weight and its bias."""
+        """Declare a weight and its bias, or no bias for `n_bias` 0."""
         self.parameters.append(Parameter(f"{name}.weight", shape, "weight", fan_in, fan_out))
-        self.parameters.append(Parameter(f"{name}.bias", (n_bias,), "bias", fan_in, fan_out))
+        if n_bias:
+            self.parameters.append(Parameter(f"{name}.bias", (n_bias,), "bias", fan_in, fan_out))
 
     def add_norm(self, name: str, n_channels: int) -> None:
         """Declare the scale, shift and running statistics of the normalisation that the configuration asks for."""
@@ -123,8 +129,8 @@ def linear(x_RBF: Tensor, weight_RFG: Tensor, bias_RG: Tensor) -> Tensor:
     return torch.baddbmm(bias_RG.unsqueeze(1), x_RBF, weight_RFG)
 
 
-def convolution(x_RBCHW: Tensor, weight_RDCKK: Tensor, bias_RD: Tensor) -> Tensor:
-    """Return the R same-padded convolutions (R, B, D, H, W) of x (R, B, C, H, W), as one grouped convolution.
+def convolution(x_RBCHW: Tensor, weight_RDCKK: Tensor, bias_RD: Tensor | None, *, stride: int = 1) -> Tensor:
+    """Return the R same-padded convolutions (R, B, D, H / stride, W / stride) of x (R, B, C, H, W), sizes rounded up.
 
     One call for all replicas: with one CPU thread and R = 32 it took 0.4 to 0.8 of the time of a loop over replicas
     (3 × 3 kernels, 8 to 64 channels; im2col with bmm 0.6 to 3.8 of it; studies/LOG.md).
@@ -132,21 +138,30 @@ def convolution(x_RBCHW: Tensor, weight_RDCKK: Tensor, bias_RD: Tensor) -> Tenso
     R, B, C, H, W = x_RBCHW.shape
     D, K = weight_RDCKK.shape[1], weight_RDCKK.shape[-1]
     x = x_RBCHW.transpose(0, 1).reshape(B, R * C, H, W)
-    y = F.conv2d(x, weight_RDCKK.reshape(R * D, C, K, K), bias_RD.reshape(R * D), padding=K // 2, groups=R)
-    return y.view(B, R, D, H, W).transpose(0, 1)
+    bias = None if bias_RD is None else bias_RD.reshape(R * D)
+    y = F.conv2d(x, weight_RDCKK.reshape(R * D, C, K, K), bias, stride=stride, padding=K // 2, groups=R)
+    return y.view(B, R, D, *y.shape[-2:]).transpose(0, 1)
 
 
-def max_pool(x_RBCHW: Tensor) -> Tensor:
-    """Halve height and width (rounding down) by 2 × 2 max pooling; a map less than 2 pixels wide stays as it is."""
+def halved(size: int) -> int:
+    """Return the height or width that a same-padded convolution of stride 2 makes of `size`."""
+    return -(-size // 2)
+
+
+POOLINGS: dict[str, Callable[[Tensor, int], Tensor]] = {"max": F.max_pool2d, "average": F.avg_pool2d}
+
+
+def pool(kind: str, x_RBCHW: Tensor) -> Tensor:
+    """Halve height and width (rounding down) by 2 × 2 pooling; a map less than 2 pixels wide stays as it is."""
     if min(x_RBCHW.shape[-2:]) < 2:
         return x_RBCHW
     R, B, C, H, W = x_RBCHW.shape
-    y = F.max_pool2d(x_RBCHW.transpose(0, 1).reshape(B, R * C, H, W), 2)
+    y = POOLINGS[kind](x_RBCHW.transpose(0, 1).reshape(B, R * C, H, W), 2)
     return y.view(B, R, C, H // 2, W // 2).transpose(0, 1)
 
 
 def pooled(size: int) -> int:
-    """Return the height or width that `max_pool` makes of `size`, for a square map."""
+    """Return the height or width that `pool` makes of `size`, for a square map."""
     return size // 2 if size >= 2 else size
 
 

@@ -9,7 +9,10 @@ from lab.models.layers import ACTIVATIONS, Dropout, Network, Tensors, linear
 
 
 class MLP(Network):
-    """R perceptrons: linear – norm – activation – dropout, `depth` times. Capacity: `width`, `depth`."""
+    """R perceptrons: linear – norm – activation – dropout, `depth` times. Capacity: `width`, `depth`.
+
+    With `residual`, a hidden layer that keeps the number of units adds its input to the activation.
+    """
 
     def __init__(self, config: TrialConfig, image_shape: tuple[int, int, int], n_classes: int) -> None:
         super().__init__(config)
@@ -34,8 +37,11 @@ class MLP(Network):
         activation = ACTIVATIONS[self.config.activation]
         x = images_RBCHW.flatten(2)
         for layer in range(self.config.depth):
+            shortcut = x
             x = linear(x, weights[f"hidden{layer}.weight"], weights[f"hidden{layer}.bias"])
             x = activation(self.norm(f"norm{layer}", x, weights, buffers, dropout is not None))
+            if self.residual and x.shape == shortcut.shape:
+                x = x + shortcut
             if dropout is not None:
                 x = dropout(layer, x)
         return linear(x, weights["output.weight"], weights["output.bias"])

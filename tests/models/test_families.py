@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+import torchvision
 
 from lab import models
 from lab.knobs import FAMILIES, TrialConfig
-from lab.models.layers import n_groups
+from lab.models.layers import ACTIVATIONS, n_groups
 from lab.training.pack import Pack
 
 
@@ -32,6 +33,32 @@ def test_parameters_are_counted_as_by_hand():
     assert models.build(TrialConfig(family="cnn", width=4, depth=2, norm="batch"), (1, 8, 8), 10).n_parameters == (
         9 * 4 + 4 + 8 + 9 * 4 * 4 + 4 + 8 + 4 * 2 * 2 * 10 + 10
     )
+    assert models.build(TrialConfig(family="cnn", width=4, depth=1, convolutions=3), (1, 8, 8), 10).n_parameters == (
+        (9 * 4 + 4) + 2 * (9 * 4 * 4 + 4) + 4 * 4 * 4 * 10 + 10
+    )
+
+
+def test_a_resnet_of_depth_2_and_width_64_has_the_parameters_of_torchvisions_resnet18_with_a_3_by_3_stem():
+    theirs = torchvision.models.resnet18(num_classes=10)
+    theirs.conv1 = torch.nn.Conv2d(3, 64, 3, padding=1, bias=False)
+    ours = models.build(TrialConfig(family="resnet", width=64, depth=2, norm="batch"), (3, 32, 32), 10)
+    shapes = [p.shape[::-1] if len(p.shape) == 2 else p.shape for p in ours.parameters]  # torch stores (out, in)
+    assert sorted(shapes) == sorted(tuple(p.shape) for p in theirs.parameters())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_widest_map_is_the_largest_that_any_activation_sees(family, monkeypatch):
+    sizes = []
+
+    def seen(x):
+        sizes.append(x[0, 0].numel())
+        return torch.relu(x)
+
+    monkeypatch.setitem(ACTIVATIONS, "relu", seen)
+    network = models.build(TrialConfig(family=family, depth=2, width=5), (1, 3, 3), 10)
+    pack = Pack(network, [0], seed=0, device=torch.device("cpu"), dtype=torch.float32)
+    network.forward(pack.weights, pack.buffers, torch.zeros(1, 1, 1, 3, 3), None)
+    assert network.widest == max(9, *sizes)
 
 
 def test_an_unknown_family_is_an_error():

@@ -19,10 +19,11 @@ ACTIVATIONS = {
     "sigmoid": nn.Sigmoid,
     "gelu": nn.GELU,
     "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
 }
+POOLINGS = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
 
-
-GROUPS = {6: 3}  # written out for the width that the tests use
+GROUPS = {6: 3, 12: 6, 24: 8, 48: 8}  # written out for the widths that the tests use
 
 
 def norm_layer(kind, n, is_image):
@@ -34,17 +35,22 @@ def norm_layer(kind, n, is_image):
 
 
 class Reference(nn.Module):
+    """A perceptron or a convolutional network; `linears` and `norms` in the order in which they are initialised."""
+
     def __init__(self, config, image_shape, n_classes):
         super().__init__()
         self.linears, self.norms = nn.ModuleList(), nn.ModuleList()
+        self.residual = config.residual == "on"
+        self.pool = POOLINGS[config.pooling](2)
+        self.run = config.convolutions if config.family == "cnn" else 1
         self.is_cnn = config.family == "cnn"
         channels, height, width = image_shape
         n = channels if self.is_cnn else channels * height * width
-        for _ in range(config.depth):
+        for layer in range(config.depth * self.run):
             self.linears.append(nn.Conv2d(n, config.width, 3, padding=1) if self.is_cnn else nn.Linear(n, config.width))
             self.norms.append(norm_layer(config.norm, config.width, self.is_cnn))
             n = config.width
-            if self.is_cnn and min(height, width) >= 2:
+            if self.is_cnn and layer % self.run == self.run - 1 and min(height, width) >= 2:
                 height, width = height // 2, width // 2
         self.output = nn.Linear(n * height * width if self.is_cnn else n, n_classes)
         self.activation = ACTIVATIONS[config.activation]()
@@ -55,12 +61,54 @@ class Reference(nn.Module):
         if not self.is_cnn:
             x = x.flatten(1)
         for layer, (linear, norm) in enumerate(zip(self.linears, self.norms, strict=True)):
-            x = self.activation(norm(linear(x)))
+            y = self.activation(norm(linear(x)))
+            x = x + y if self.residual and layer else y
+            block, place = divmod(layer, self.run)
+            if place < self.run - 1:
+                continue
             if self.is_cnn and min(x.shape[-2:]) >= 2:
-                x = nn.functional.max_pool2d(x, 2)
-            if self.training and self.rate:
-                x = x * self.kept(layer, x.numel()).view(x.shape) / (1 - self.rate)
+                x = self.pool(x)
+            x = self.dropped(block, x)
         return self.output(x.flatten(1))
+
+    def dropped(self, layer, x):
+        if not self.training or not self.rate:
+            return x
+        return x * self.kept(layer, x.numel()).view(x.shape) / (1 - self.rate)
+
+
+class ReferenceResNet(Reference):
+    def __init__(self, config, image_shape, n_classes):
+        nn.Module.__init__(self)
+        self.linears, self.norms, self.blocks = nn.ModuleList(), nn.ModuleList(), []
+        self.config, self.activation, self.rate = config, ACTIVATIONS[config.activation](), config.dropout
+        width = config.width
+        stem = self.convolution(image_shape[0], width, 3, 1)
+        self.stem = stem
+        n = width
+        for n_out, stride in ((width, 1), (2 * width, 2), (4 * width, 2), (8 * width, 2)):
+            for block in range(config.depth):
+                s = stride if block == 0 else 1
+                first, second = self.convolution(n, n_out, 3, s), self.convolution(n_out, n_out, 3, 1)
+                changes = config.residual != "off" and (s != 1 or n != n_out)
+                self.blocks.append((first, second, self.convolution(n, n_out, 1, s) if changes else None))
+                n = n_out
+        self.output = nn.Linear(n, n_classes)
+
+    def convolution(self, n_in, n_out, kernel, stride):
+        bias = self.config.norm == "none"
+        self.linears.append(nn.Conv2d(n_in, n_out, kernel, stride, padding=kernel // 2, bias=bias))
+        self.norms.append(norm_layer(self.config.norm, n_out, True))
+        return nn.Sequential(self.linears[-1], self.norms[-1])
+
+    def forward(self, x):
+        x = self.activation(self.stem(x))
+        for layer, (first, second, projection) in enumerate(self.blocks):
+            y = second(self.dropped(layer, self.activation(first(x))))
+            if self.config.residual != "off":
+                y = y + (projection(x) if projection is not None else x)
+            x = self.activation(y)
+        return self.output(x.mean(dim=(2, 3)))
 
 
 def load_initial_weights(module, network, config, init, seed):
@@ -74,7 +122,7 @@ def load_initial_weights(module, network, config, init, seed):
     ]
     own = []
     for linear, norm in zip([*module.linears, module.output], [*module.norms, None], strict=True):
-        own += [linear.weight, linear.bias]
+        own += [p for p in (linear.weight, linear.bias) if p is not None]
         if norm is not None and len(list(norm.parameters())):
             own += [norm.weight, norm.bias]
     with torch.no_grad():
@@ -105,7 +153,8 @@ def train_alone(config, dataset, *, scheme, n_blocks, seed, resample, init):
 
     x, y = prepared(pool.images), torch.from_numpy(pool.labels)
     network = models.build(config, dataset.image_shape, dataset.n_classes)
-    module = Reference(config, dataset.image_shape, dataset.n_classes).double()
+    kind = ReferenceResNet if config.family == "resnet" else Reference
+    module = kind(config, dataset.image_shape, dataset.n_classes).double()
     load_initial_weights(module, network, config, init, seed)
     masks = Dropout(config, [init], seed=seed, device=torch.device("cpu"))
     module.kept = lambda layer, n: masks.kept(layer, n)[0].double()

@@ -29,15 +29,23 @@ def last(config, dataset, replication=TWO_BY_TWO, **options):
     return evaluation
 
 
+RESNET = {"family": "resnet", "depth": 1}
+
 CASES = [
     *({"optimizer": o, "family": f, "weight_decay": 0.01} for o in ("sgd", "adam", "adamw") for f in ("mlp", "cnn")),
     {"optimizer": "sgd", "nesterov": True},
     *({"norm": n, "family": f} for n in ("batch", "group", "layer") for f in ("mlp", "cnn")),
-    *({"activation": a} for a in ("tanh", "sigmoid", "gelu", "leaky_relu")),
+    *({"activation": a} for a in ("tanh", "sigmoid", "gelu", "leaky_relu", "elu")),
     *({"dropout": 0.25, "family": f} for f in ("mlp", "cnn")),
     *({"schedule": s, "optimizer": "sgd"} for s in ("cosine", "step", "one_cycle")),
     {"init_scheme": "torch_default", "init_gain": 2.0},
     {"init_scheme": "orthogonal", "family": "cnn", "depth": 4},
+    *(RESNET | {"norm": n} for n in ("none", "batch", "group", "layer")),
+    RESNET | {"norm": "batch", "dropout": 0.25, "depth": 2},
+    RESNET | {"norm": "batch", "residual": "off"},
+    {"family": "cnn", "pooling": "average"},
+    {"family": "cnn", "convolutions": 2, "norm": "batch", "dropout": 0.25},
+    *({"family": f, "residual": "on", "depth": 3} for f in ("mlp", "cnn")),
     {"depth": 0},
     {"batch_size": 21, "n_train": 21},
     {"batch_size": 64},
