@@ -64,6 +64,8 @@ class TrialConfig:
     nesterov: bool = False  # sgd only
     weight_decay: float = _number(0.0, 0.0, 10.0)
     schedule: str = _option("constant", SCHEDULES)
+    clip_norm: float = _number(0.0, 0.0, 1e6)  # largest norm of a replica's gradient; 0: not clipped
+    patience: int = _number(0, 0, 10_000)  # evaluations without a lower validation risk until it stops; 0: never
     batch_size: int = _number(32, 1, 65536)
     epochs: int = _number(60, 1, 100_000)
     n_train: int = _number(150, 1, 10_000_000)

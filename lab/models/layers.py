@@ -24,7 +24,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "elu": F.elu,
 }
 
-# (layer index, activations (R, B, …)) → activations; the identity in evaluation. See lab.training.pack.Dropout
+# (layer index, activations (R, B, …)) → activations; the identity in evaluation. See lab.training.dropout
 Dropout = Callable[[int, Tensor], Tensor]
 Tensors = Mapping[str, Tensor]
 

@@ -3,6 +3,8 @@
 Imports torch, `lab.models` and `lab.data` alone, so that it runs on a bare GPU machine.
 """
 
-from lab.training.loop import Evaluation, count_parameters, evaluation_epochs, fit
+from lab.training.evaluation import evaluation_epochs
+from lab.training.loop import count_parameters, fit
+from lab.training.scores import Evaluation
 
 __all__ = ["Evaluation", "count_parameters", "evaluation_epochs", "fit"]

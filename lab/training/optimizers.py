@@ -2,46 +2,95 @@
 
 The update rules of `sgd`, `adam` and `adamw` act on each value alone, so torch's own fused optimisers, given the one
 buffer theta (R, P), update every replica exactly as if it had an optimiser of its own.
+
+Shape suffixes: R replicas, S some of them, P parameters.
 """
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch.optim.adam import adam
+from torch.optim.sgd import sgd
 
 from lab.knobs import TrialConfig
+
+BETAS, EPSILON = (0.9, 0.999), 1e-8  # torch.optim's defaults for adam and adamw
 
 STEP_AT = (1 / 2, 3 / 4)  # fractions of the training after which `step` divides the learning rate
 STEP_FACTOR = 0.1
 ONE_CYCLE_WARM_UP, ONE_CYCLE_START, ONE_CYCLE_END = 0.3, 1 / 25, 1 / 25e4  # torch's OneCycleLR defaults
 
 
-def build(config: TrialConfig, theta_RP: Tensor) -> torch.optim.Optimizer:
-    """Return the optimiser of a configuration on the weights of all replicas.
+MOMENTS = {"sgd": ("velocity",), "adam": ("mean", "square"), "adamw": ("mean", "square")}
+
+
+class Optimizer:
+    """One optimiser step of R replicas, each with its own rates, in one fused call a block of equal rates.
 
     `weight_decay` is added to the gradient for sgd and adam (L2 penalty) and decoupled for adamw, as in torch.optim.
-
-    Raises:
-        ValueError: The optimiser is unknown.
+    The fused calls are those of torch.optim, on rows of theta (R, P): every replica is updated as if alone.
     """
-    rate, decay = config.learning_rate, config.weight_decay
+
+    def __init__(self, configs_R: Sequence[TrialConfig], theta_RP: Tensor, *, n_steps: int) -> None:
+        """Begin at step 0 of `n_steps`; the replicas share the kind of optimiser.
+
+        Raises:
+            ValueError: The optimiser or the schedule is unknown.
+        """
+        kind, self._n_steps = configs_R[0].optimizer, n_steps
+        if kind not in MOMENTS:
+            raise ValueError(f"unknown optimizer {kind!r}: choose sgd, adam or adamw")
+        for config in configs_R:
+            learning_rate(config, 0, n_steps)
+        self.moments = {name: torch.zeros_like(theta_RP) for name in MOMENTS[kind]}
+        self._bind(list(configs_R), theta_RP)
+
+    def _bind(self, configs_R: list[TrialConfig], theta_RP: Tensor) -> None:
+        self._configs_R, self._theta_RP = configs_R, theta_RP
+        self._blocks: list[tuple[TrialConfig, slice]] = []
+        start = 0
+        for config, block in itertools.groupby(configs_R):
+            end = start + len(list(block))
+            self._blocks.append((config, slice(start, end)))
+            start = end
+
+    def keep(self, rows_S: Tensor, theta_SP: Tensor) -> None:
+        """Go on with these replicas alone, whose weights now lie in theta_SP."""
+        self.moments = {name: value.index_select(0, rows_S) for name, value in self.moments.items()}
+        self._bind([self._configs_R[r] for r in rows_S.tolist()], theta_SP)
+
+    def step(self, step: int) -> None:
+        """Update the weights by their gradients; `step` counts from 0."""
+        gradient_RP = self._theta_RP.grad
+        assert gradient_RP is not None
+        for config, rows in self._blocks:
+            rate = learning_rate(config, step, self._n_steps)
+            moments = [[moment_RP[rows]] for moment_RP in self.moments.values()]
+            _update(config, [self._theta_RP[rows]], [gradient_RP[rows]], moments, rate, step)
+
+
+def _update(
+    config: TrialConfig, weights: list[Tensor], gradients: list[Tensor], moments: list[list[Tensor]], rate: float,
+    step: int,
+) -> None:  # fmt: skip
+    """Do one fused step; the moments are in the order of `MOMENTS`."""
     if config.optimizer == "sgd":
-        nesterov = config.nesterov and config.momentum > 0
-        return torch.optim.SGD(
-            [theta_RP], lr=rate, momentum=config.momentum, nesterov=nesterov, weight_decay=decay, fused=True
-        )
-    if config.optimizer == "adam":
-        return torch.optim.Adam([theta_RP], lr=rate, weight_decay=decay, fused=True)
-    if config.optimizer == "adamw":
-        return torch.optim.AdamW([theta_RP], lr=rate, weight_decay=decay, fused=True)
-    raise ValueError(f"unknown optimizer {config.optimizer!r}: choose sgd, adam or adamw")
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the learning rate of the next step."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate
+        velocity: list[Tensor | None] = [*moments[0]]
+        sgd(
+            weights, gradients, velocity, fused=True, lr=rate, weight_decay=config.weight_decay,
+            momentum=config.momentum, dampening=0.0, nesterov=config.nesterov and config.momentum > 0, maximize=False,
+        )  # fmt: skip
+        return
+    mean, square = moments
+    n_done = torch.tensor(float(step), device=weights[0].device)  # the call adds 1 to it
+    adam(
+        weights, gradients, mean, square, [], [n_done], fused=True, lr=rate, weight_decay=config.weight_decay,
+        beta1=BETAS[0], beta2=BETAS[1], eps=EPSILON, amsgrad=False, maximize=False,
+        decoupled_weight_decay=config.optimizer == "adamw",
+    )  # fmt: skip
 
 
 def _constant(step: int, n_steps: int) -> float:

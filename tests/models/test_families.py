@@ -19,8 +19,9 @@ def test_every_named_family_is_built():
 @pytest.mark.parametrize("depth", [0, 1, 4, 6])
 @pytest.mark.parametrize("norm", ["none", "batch"])
 def test_any_depth_fits_any_image(family, image_shape, depth, norm):
-    network = models.build(TrialConfig(family=family, depth=depth, width=3, norm=norm), image_shape, 7)
-    pack = Pack(network, [0, 1], seed=0, device=torch.device("cpu"), dtype=torch.float32)
+    config = TrialConfig(family=family, depth=depth, width=3, norm=norm)
+    network = models.build(config, image_shape, 7)
+    pack = Pack.start(network, [config] * 2, [0, 1], seed=0, device=torch.device("cpu"), dtype=torch.float32)
     logits = network.forward(pack.weights, pack.buffers, torch.zeros(2, 5, *image_shape), None)
     assert logits.shape == (2, 5, 7)
     assert pack.theta_RP.shape == (2, network.n_parameters)
@@ -55,8 +56,9 @@ def test_the_widest_map_is_the_largest_that_any_activation_sees(family, monkeypa
         return torch.relu(x)
 
     monkeypatch.setitem(ACTIVATIONS, "relu", seen)
-    network = models.build(TrialConfig(family=family, depth=2, width=5), (1, 3, 3), 10)
-    pack = Pack(network, [0], seed=0, device=torch.device("cpu"), dtype=torch.float32)
+    config = TrialConfig(family=family, depth=2, width=5)
+    network = models.build(config, (1, 3, 3), 10)
+    pack = Pack.start(network, [config], [0], seed=0, device=torch.device("cpu"), dtype=torch.float32)
     network.forward(pack.weights, pack.buffers, torch.zeros(1, 1, 1, 3, 3), None)
     assert network.widest == max(9, *sizes)
 

@@ -11,7 +11,7 @@ from torch import nn
 from lab import models, seeds
 from lab.data.resampling import draw_resample
 from lab.models.initialization import initial_values
-from lab.training.pack import Dropout
+from lab.training.dropout import Dropout
 
 ACTIVATIONS = {
     "relu": nn.ReLU,
@@ -156,7 +156,7 @@ def train_alone(config, dataset, *, scheme, n_blocks, seed, resample, init):
     kind = ReferenceResNet if config.family == "resnet" else Reference
     module = kind(config, dataset.image_shape, dataset.n_classes).double()
     load_initial_weights(module, network, config, init, seed)
-    masks = Dropout(config, [init], seed=seed, device=torch.device("cpu"))
+    masks = Dropout([config.dropout], [init], seed=seed, device=torch.device("cpu"))
     module.kept = lambda layer, n: masks.kept(layer, n)[0].double()
     rate, decay = config.learning_rate, config.weight_decay
     if config.optimizer == "sgd":

@@ -12,8 +12,12 @@ from lab import models, training
 from lab.data.datasets import load
 from lab.knobs import TrialConfig
 from lab.spec import Replication
-from lab.training import losses, optimizers
-from lab.training.pack import Dropout, Pack
+from lab.training import losses
+from lab.training.dropout import Dropout
+from lab.training.optimizers import Optimizer
+from lab.training.pack import Pack
+
+CPU = torch.device("cpu")
 
 SMALL = TrialConfig(width=6, depth=2, epochs=3, n_train=21, batch_size=8, learning_rate=0.01)
 TWO_BY_TWO = Replication(scheme="bootstrap", n_resamples=2, n_inits=2)
@@ -106,17 +110,19 @@ def test_a_replica_that_turns_nan_leaves_the_others_bit_equal(norm):
     images, labels = torch.randn(5, 8, 1, 8, 8, generator=rng), torch.randint(0, 10, (5, 8), generator=rng)
 
     def trained(poison):
+        configs, inits = [config] * 5, [0, 1, 2, 3, 4]
         network = models.build(config, (1, 8, 8), 10)
-        pack = Pack(network, [0, 1, 2, 3, 4], seed=0, device=torch.device("cpu"), dtype=torch.float32)
+        pack = Pack.start(network, configs, inits, seed=0, device=CPU, dtype=torch.float32)
         if poison:
             pack.theta_RP[2, 0] = float("nan")
-        dropout = Dropout(config, [0, 1, 2, 3, 4], seed=0, device=torch.device("cpu"))
-        optimizer = optimizers.build(config, pack.theta_RP)
+        dropout = Dropout([config.dropout] * 5, inits, seed=0, device=CPU)
+        optimizer = Optimizer(configs, pack.theta_RP, n_steps=3)
         for step in range(3):
             dropout.step = step
             logits = network.forward(pack.weights, pack.buffers, images, dropout)
             pack.differentiate(losses.summed_cross_entropy(logits, labels))
-            optimizer.step()
+            pack.clip(torch.full((5, 1), 0.5))
+            optimizer.step(step)
         return pack
 
     healthy, poisoned = trained(False), trained(True)
@@ -159,7 +165,7 @@ def test_training_lowers_the_training_loss(digits):
 
 def test_evaluation_in_pieces_changes_nothing(digits, monkeypatch):
     whole = last(SMALL, digits)
-    monkeypatch.setattr("lab.training.loop.EVALUATION_VALUES", 64 * 4 * 7)  # seven images a call
+    monkeypatch.setattr("lab.training.evaluation.EVALUATION_VALUES", 64 * 4 * 7)  # seven images a call
     pieces = last(SMALL, digits)
     np.testing.assert_allclose(whole.probabilities_test_DINC, pieces.probabilities_test_DINC, rtol=1e-4, atol=1e-6)
 

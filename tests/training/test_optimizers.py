@@ -1,4 +1,6 @@
-"""Learning rates follow torch's own schedulers at every step."""
+"""Updates and learning rates are torch's own, replica by replica."""
+
+import dataclasses
 
 import pytest
 import torch
@@ -6,6 +8,7 @@ from reference import scheduler
 
 from lab.knobs import OPTIMIZERS, SCHEDULES, TrialConfig
 from lab.training import optimizers
+from lab.training.optimizers import Optimizer
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -30,9 +33,48 @@ def test_very_short_trainings_have_a_rate(schedule, n_steps):
     assert max(rates) > 0
 
 
+def torchs_own(config, theta_P):
+    options = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "foreach": False}
+    if config.optimizer == "sgd":
+        return torch.optim.SGD([theta_P], momentum=config.momentum, nesterov=config.nesterov, **options)
+    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]([theta_P], **options)
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_every_named_optimizer_can_be_built(name):
-    theta = torch.zeros(2, 3)
-    theta.grad = torch.ones(2, 3)
-    optimizers.build(TrialConfig(optimizer=name, learning_rate=0.1), theta).step()
-    assert (theta < 0).all()
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_each_replica_is_updated_with_its_own_rates_as_torch_updates_it_alone(name, nesterov):
+    first = TrialConfig(optimizer=name, learning_rate=0.1, weight_decay=0.3, momentum=0.5, nesterov=nesterov)
+    second = dataclasses.replace(first, learning_rate=0.02, weight_decay=0.0, momentum=0.9, schedule="cosine")
+    configs = [first, second, second, first]
+    generator = torch.Generator().manual_seed(0)
+    theta = torch.randn(4, 7, generator=generator, dtype=torch.float64)
+    alone = [row.clone().requires_grad_() for row in theta]
+    theirs = [torchs_own(config, row) for config, row in zip(configs, alone, strict=True)]
+    schedules = [scheduler(config, optimizer, 20) for config, optimizer in zip(configs, theirs, strict=True)]
+    theta.grad = torch.zeros_like(theta)
+    ours = Optimizer(configs, theta, n_steps=20)
+    rows = [0, 1, 2, 3]
+    for step in range(20):
+        if step == 10:  # a replica leaves
+            rows = [0, 2, 3]
+            theta = theta[rows]
+            theta.grad = torch.zeros_like(theta)
+            ours.keep(torch.tensor(rows), theta)
+        theta.grad.copy_(torch.randn(4, 7, generator=generator, dtype=torch.float64)[rows])
+        for k, r in enumerate(rows):
+            alone[r].grad = theta.grad[k].clone()
+            theirs[r].step()
+            schedules[r].step()
+        ours.step(step)
+    expected = torch.stack([alone[r] for r in rows])
+    torch.testing.assert_close(theta, expected.detach(), rtol=1e-12, atol=1e-14)
+
+
+def test_an_unknown_optimizer_or_schedule_is_an_error():
+    theta = torch.zeros(1, 2)
+    for change in ({"optimizer": "lion"}, {"schedule": "linear"}):
+        config = TrialConfig()
+        for name, value in change.items():
+            object.__setattr__(config, name, value)
+        with pytest.raises(ValueError, match=next(iter(change.values()))):
+            Optimizer([config], theta, n_steps=1)

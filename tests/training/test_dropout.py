@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from lab.knobs import TrialConfig
-from lab.training.pack import Dropout
+from lab.training.dropout import Dropout
 
 CPU = torch.device("cpu")
 
 
 def masks(rate, inits, n, *, step=0, layer=0, seed=0):
-    dropout = Dropout(TrialConfig(dropout=rate), inits, seed=seed, device=CPU)
+    dropout = Dropout([rate] * len(inits), inits, seed=seed, device=CPU)
     dropout.step = step
     return dropout.kept(layer, n).numpy()
 
@@ -44,7 +43,7 @@ def test_a_stream_has_the_same_mask_in_any_company():
 
 
 def test_kept_units_are_scaled_so_that_the_mean_stays():
-    dropout = Dropout(TrialConfig(dropout=0.25), [0, 1, 0], seed=0, device=CPU)
+    dropout = Dropout([0.25] * 3, [0, 1, 0], seed=0, device=CPU)
     x = torch.ones(3, 100, 400)
     y = dropout(0, x)
     assert sorted(y.unique().tolist()) == pytest.approx([0, 4 / 3])
@@ -53,6 +52,17 @@ def test_kept_units_are_scaled_so_that_the_mean_stays():
     assert not torch.equal(y[0], y[1])
 
 
+def test_each_replica_has_its_own_rate_and_the_mask_that_it_would_have_alone():
+    rates, inits = [0.5, 0.0, 0.2, 0.5], [3, 3, 3, 1]
+    x = torch.ones(4, 50, 40)
+    together = Dropout(rates, inits, seed=0, device=CPU)
+    for r, (rate, init) in enumerate(zip(rates, inits, strict=True)):
+        assert torch.equal(together(0, x)[r], Dropout([rate], [init], seed=0, device=CPU)(0, x[r : r + 1])[0])
+    together.keep(torch.tensor([3, 2]))
+    alone = Dropout([0.2], [3], seed=0, device=CPU)
+    assert torch.equal(together(0, x[:2])[1], alone(0, x[:1])[0])
+
+
 def test_no_dropout_is_the_identity():
     x = torch.randn(2, 3, 4)
-    assert Dropout(TrialConfig(), [0, 1], seed=0, device=CPU)(0, x) is x
+    assert Dropout([0.0, 0.0], [0, 1], seed=0, device=CPU)(0, x) is x

@@ -1,0 +1,124 @@
+"""A crew: replicas that are trained together, and all that their training goes on from.
+
+Shape suffixes: R replicas of the crew, S some of them, N examples.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lab import seeds
+from lab.knobs import TrialConfig
+from lab.models import Network
+from lab.training.dropout import Dropout
+from lab.training.losses import Criterion
+from lab.training.optimizers import Optimizer
+from lab.training.pack import Pack
+from lab.training.stopping import Stopping
+
+State = Mapping[str, Tensor]
+
+
+class Crew:
+    """R replicas in one pack. Their configurations may differ in whatever does not change the shape of a tensor.
+
+    Attributes:
+        configs_R: Configuration of each replica.
+        places_R: Its place in its trial.
+        inits_R: Its init stream.
+        sets_R: Which of the training sets it has, on the device.
+        epoch: Epochs that are done.
+        step: Optimiser steps that are done.
+        evaluated: The latest epoch after which the crew was evaluated.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        configs_R: Sequence[TrialConfig],
+        places_R: NDArray[np.int64],
+        inits_R: NDArray[np.int64],
+        sets_R: NDArray[np.int64],
+        *,
+        seed: int,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        """Draw the initial weights and stand before the first epoch.
+
+        Raises:
+            ValueError: The optimiser, the schedule or the initialisation is unknown.
+        """
+        self.configs_R, self.places_R, self.inits_R = list(configs_R), places_R, inits_R
+        self.sets_R = torch.from_numpy(sets_R).to(device)
+        self.config = self.configs_R[0]  # for what all of them share
+        self.n_batches = -(-self.config.n_train // self.config.batch_size)
+        self.epoch = self.step = self.evaluated = 0
+        self._seed = seed
+        self.pack = Pack.start(network, configs_R, inits_R.tolist(), seed=seed, device=device, dtype=dtype)
+        self.dropout = Dropout([c.dropout for c in configs_R], inits_R.tolist(), seed=seed, device=device)
+        none_R = torch.zeros(len(configs_R), device=device, dtype=dtype)
+        self.criterion = Criterion("cross_entropy", none_R, none_R)
+        self.optimizer = Optimizer(configs_R, self.pack.theta_RP, n_steps=self.config.epochs * self.n_batches)
+        patience_R = [c.patience for c in configs_R]
+        self.stopping = Stopping(patience_R, self.pack) if any(patience_R) else None
+        self.largest_R1: Tensor | None = None  # norm of a gradient, if any is clipped
+        if any(c.clip_norm for c in configs_R):
+            limits = [c.clip_norm or float("inf") for c in configs_R]
+            self.largest_R1 = torch.tensor(limits, device=device, dtype=dtype)[:, None]
+
+    def __len__(self) -> int:
+        return len(self.configs_R)
+
+    def orders(self, epoch: int) -> Tensor:
+        """Return the order in which each replica passes over its training set in an epoch, shape (R, N)."""
+        streams, index_R = np.unique(self.inits_R, return_inverse=True)
+        orders = [seeds.generator(self._seed, "order", int(i), epoch).permutation(self.config.n_train) for i in streams]
+        return torch.from_numpy(np.stack(orders)[index_R]).to(self.sets_R.device)
+
+    def keep(self, stays_R: NDArray[np.bool_]) -> None:
+        """Go on with these replicas alone: the others cost nothing from now on."""
+        rows_S = torch.from_numpy(np.flatnonzero(stays_R)).to(self.sets_R.device)
+        self.configs_R = [config for config, stays in zip(self.configs_R, stays_R, strict=True) if stays]
+        self.places_R, self.inits_R = self.places_R[stays_R], self.inits_R[stays_R]
+        self.sets_R = self.sets_R.index_select(0, rows_S)
+        self.pack = self.pack.take(rows_S)
+        self.dropout.keep(rows_S)
+        self.criterion.keep(rows_S)
+        self.optimizer.keep(rows_S, self.pack.theta_RP)
+        if self.stopping is not None:
+            self.stopping.keep(rows_S)
+        if self.largest_R1 is not None:
+            self.largest_R1 = self.largest_R1.index_select(0, rows_S)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return all that training goes on from, by name, without a copy: write it down before training goes on."""
+        state = {
+            "places": torch.from_numpy(self.places_R),
+            "counts": torch.tensor([self.epoch, self.step, self.evaluated]),
+            **self.pack.state(),
+            **{f"moment.{name}": value for name, value in self.optimizer.moments.items()},
+        }
+        if self.stopping is not None:
+            state |= {f"stopping.{name}": value for name, value in self.stopping.state().items()}
+        return state
+
+    def restore(self, state: State) -> None:
+        """Go on from what `state` returned: a crew of the same replicas at its beginning, less those that left."""
+        stayed = set(state["places"].tolist())
+        self.keep(np.array([place in stayed for place in self.places_R.tolist()]))
+        self.epoch, self.step, self.evaluated = state["counts"].tolist()
+        for name, value in self.pack.state().items():
+            value.copy_(state[name])
+        for name, value in self.optimizer.moments.items():
+            value.copy_(state[f"moment.{name}"])
+        if self.stopping is not None:
+            self.stopping.restore(part(state, "stopping."))
+
+
+def part(state: State, prefix: str) -> dict[str, Tensor]:
+    """Return the entries whose names begin so, without that beginning."""
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

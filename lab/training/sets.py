@@ -1,0 +1,51 @@
+"""The training sets of a trial on the device, each standardised with its own statistics.
+
+Shape suffixes: D training sets, R replicas, N examples, B batch, C channels.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lab.data.datasets import Pool
+from lab.data.transforms import standardisation, to_float
+
+
+class TrainingSets:
+    """D training sets of equal size, and how their learners see any image.
+
+    Attributes:
+        n_train: Examples of one training set.
+        labels_DN: Labels on the host.
+    """
+
+    def __init__(self, pools: Sequence[Pool], device: torch.device, dtype: torch.dtype) -> None:
+        statistics = [standardisation(pool.images) for pool in pools]
+        self._shift_DC11 = torch.tensor(np.stack([mean for mean, _ in statistics]), device=device, dtype=dtype)
+        self._scale_DC11 = torch.tensor(np.stack([std for _, std in statistics]), device=device, dtype=dtype)
+        self._shift_DC11 = self._shift_DC11[:, :, None, None]
+        self._scale_DC11 = self._scale_DC11[:, :, None, None]
+        self._device, self._dtype = device, dtype
+        self.n_train = len(pools[0].labels)
+        self.labels_DN = np.stack([pool.labels for pool in pools])
+        self.images = torch.cat([self.standardised(pool.images, d)[0] for d, pool in enumerate(pools)])
+        self.labels = torch.from_numpy(self.labels_DN.ravel()).to(device)
+
+    def standardised(self, images: NDArray, sets: int | Tensor) -> Tensor:
+        """Return images (N, C, H, W) as the learners of each of these training sets see them, (D, N, C, H, W)."""
+        index = torch.as_tensor(sets, device=self._device).reshape(-1)
+        x = torch.from_numpy(to_float(images)).to(self._device, self._dtype)
+        return (x - self._shift_DC11[index, None]) / self._scale_DC11[index, None]
+
+    def positions(self, order_RN: Tensor, sets_R: Tensor) -> Tensor:
+        """Return where the examples of each replica's training set lie among those of all sets, for `batch`."""
+        return order_RN + sets_R[:, None] * self.n_train
+
+    def batch(self, index_RB: Tensor) -> tuple[Tensor, Tensor]:
+        """Return images (R, B, C, H, W) and labels (R, B) at these positions."""
+        flat = index_RB.reshape(-1)
+        images = self.images.index_select(0, flat).view(*index_RB.shape, *self.images.shape[1:])
+        return images, self.labels.index_select(0, flat).view(index_RB.shape)
