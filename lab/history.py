@@ -52,6 +52,13 @@ class Predictions(NamedTuple):
     posterior_NC: np.ndarray | None
 
 
+class Examples(NamedTuple):
+    """The hardest test images of a trial: places in the test set (K,), 8-bit images (K, channels, height, width)."""
+
+    index_K: np.ndarray
+    images_KCHW: np.ndarray
+
+
 @dataclass(frozen=True)
 class History:
     """The run history of a study. All tables are sorted by phase (explore, confirm, learning_curve) and number."""
@@ -80,6 +87,19 @@ class History:
         with self.artifacts.parsing(key, "predictions.npz"), np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             posterior = arrays["posterior_NC"] if "posterior_NC" in arrays else None
             return Predictions(arrays["probabilities_DINC"], arrays["labels_N"], posterior)
+
+    def examples(self, key: str) -> Examples | None:
+        """Read the images kept of a trial; None where none were: they are of the phase "confirm".
+
+        Raises:
+            KeyError: There is no such trial.
+            StorageError: The file is missing or damaged.
+        """
+        if "examples.npz" not in self.artifacts.manifest(key)["files"]:
+            return None
+        content = self.artifacts.read(key, ["examples.npz"])["examples.npz"]
+        with self.artifacts.parsing(key, "examples.npz"), np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            return Examples(arrays["index_K"], arrays["images_KCHW"])
 
     def decomposition(self, key: str) -> dict[str, Any]:
         """Read decomposition.json of a trial: level, final (test set), validation, epochs."""

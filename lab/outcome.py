@@ -31,6 +31,7 @@ SCORES = ("loss", "risk", "error")
 WORST = {"risk": 2.0, "error": 1.0}  # of the Brier score summed over classes, and of the zero-one loss
 TRAIN_ERRORS = (0.1, 0.01)
 LEVEL = 0.95
+N_EXAMPLES = 24  # of the hardest test images, by bias² and by variance each
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,15 @@ class Trained:
 
 def results(task: "Task", dataset: "Dataset", trained: Trained, *, seconds: float) -> dict[str, bytes]:
     """Return the files of a trial that was trained, by name."""
-    return {
+    files = {
         "curves.parquet": curves(task, trained),
         "decomposition.json": as_json(decomposition(trained)),
         "predictions.npz": predictions(dataset, trained),
         "metrics.json": as_json(metrics(task, trained, seconds)),
     }
+    # the report shows them, and is built from the run history alone; of every trial they would be a burden
+    images = examples(dataset, trained) if task.phase == "confirm" else None
+    return files if images is None else files | {"examples.npz": images}
 
 
 def as_json(value: Any) -> bytes:
@@ -186,6 +190,27 @@ def predictions(dataset: "Dataset", trained: Trained) -> bytes:
         arrays["posterior_NC"] = dataset.test.posterior
     sink = io.BytesIO()
     np.savez_compressed(sink, allow_pickle=False, **arrays)
+    return sink.getvalue()
+
+
+def examples(dataset: "Dataset", trained: Trained) -> bytes | None:
+    """Return the test images with the highest bias² and with the highest variance, as 8-bit ones; None without any."""
+    from lab.analysis.examples import per_example
+
+    p = trained.probabilities_DINC
+    gone_R = trained.snapshots[-1].diverged_R
+    kept_DINC = np.where(gone_R.reshape(*p.shape[:2], *[1] * (p.ndim - 2)), np.nan, p)
+    kept_DINC = kept_DINC.reshape(p.shape[0], -1, *p.shape[-2:])  # draws of label noise count as seeds here
+    table = per_example(kept_DINC, dataset.test.labels, dataset.test.posterior)
+    if table.empty:
+        return None
+    chosen = np.unique([table[part].nlargest(N_EXAMPLES).index for part in ("bias_sq", "variance")])
+    images = dataset.test.images[chosen]
+    if images.dtype != np.uint8:
+        low, high = float(dataset.test.images.min()), float(dataset.test.images.max())
+        images = np.round(255 * (images - low) / max(high - low, 1e-12)).astype(np.uint8)
+    sink = io.BytesIO()
+    np.savez_compressed(sink, allow_pickle=False, index_K=chosen, images_KCHW=images)
     return sink.getvalue()
 
 

@@ -206,6 +206,11 @@ def write_outcome(
     })  # fmt: skip
     if trained:
         _put_results(files, config, probabilities_DINC, labels_N, posterior_NC, n_diverged, n_evaluations, first)
+        if phase == "confirm":
+            kept = io.BytesIO()
+            images_KCHW = np.random.default_rng(9).integers(0, 256, (n_test, 1, 8, 8), np.uint8)
+            np.savez_compressed(kept, index_K=np.arange(n_test), images_KCHW=images_KCHW)
+            files["examples.npz"] = kept.getvalue()
     for name, content in files.items():
         (target / name).write_bytes(content)
     manifest = {

@@ -126,6 +126,15 @@ def test_predictions_and_decompositions_are_read_when_asked_for(published, loade
         loaded.predictions("explore-0099")
 
 
+def test_images_are_read_where_they_were_kept(published, loaded):
+    _, paths, _ = published
+    assert loaded.examples("explore-0005") is None
+    kept = loaded.examples("confirm-0000")
+    with np.load(paths["confirm-0000"] / "examples.npz") as stored:
+        np.testing.assert_array_equal(kept.images_KCHW, stored["images_KCHW"])
+        np.testing.assert_array_equal(kept.index_K, stored["index_K"])
+
+
 def test_a_known_posterior_is_read(copy):
     posterior_NC = np.full((40, 3), 1 / 3)
     outcome = builders.write_outcome(copy.spool_of("other"), study="other", posterior_NC=posterior_NC)
@@ -177,7 +186,7 @@ def break_file(path, damage):
     elif damage == "cut":
         path.write_bytes(content[: len(content) // 2])
     else:
-        content[len(content) // 2] ^= 0x10
+        content[0] ^= 0x10
         path.write_bytes(content)
 
 

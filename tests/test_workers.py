@@ -68,7 +68,8 @@ def test_an_outcome_holds_the_files_of_the_contract(home, faked):
     task = replace(a_task(7, width=32), phase="confirm", first_resample=3, first_init=4)
     outcome = spool.read_outcome(evaluate(task, home))
     assert set(outcome.contents) == {
-        "config.json", "curves.parquet", "decomposition.json", "environment.json", "metrics.json", "predictions.npz",
+        "config.json", "curves.parquet", "decomposition.json", "environment.json", "examples.npz", "metrics.json",
+        "predictions.npz",
     }  # fmt: skip
     assert (outcome.key, outcome.status, outcome.reason) == ("confirm-0007", "finished", None)
     config = outcome.json("config.json")
@@ -76,6 +77,19 @@ def test_an_outcome_holds_the_files_of_the_contract(home, faked):
     assert (config["n_parameters"], config["image_shape"], config["first_resample"]) == (64, [1, 2, 2], 3)
     assert config["data"]["n_test"] == 15
     assert outcome.json("environment.json")["n_threads"] >= 1
+
+
+def test_images_of_the_hardest_test_points_are_kept_of_the_confirmed_configuration_only(home, faked):
+    explored = spool.read_outcome(evaluate(a_task(), home))
+    assert "examples.npz" not in explored.contents
+    confirmed = spool.read_outcome(evaluate(replace(a_task(), phase="confirm"), home))
+    with np.load(confirmed.directory / "examples.npz", allow_pickle=False) as kept:
+        index_K, images_KCHW = kept["index_K"], kept["images_KCHW"]
+    test = load_dataset(a_task().spec).test.images
+    assert index_K.tolist() == list(range(15))  # all there are: 24 of either kind would be kept
+    low, high = test.min(), test.max()
+    assert images_KCHW.dtype == np.uint8
+    np.testing.assert_allclose(images_KCHW / 255 * (high - low) + low, test, atol=0.51 / 255 * (high - low))
 
 
 def test_the_curves_have_a_row_an_epoch_and_replica_with_the_numbers_of_its_resample_and_seed(home, faked):

@@ -41,6 +41,7 @@ def _frames(history: History, tables: Tables) -> dict[str, pd.DataFrame]:
         "areas": tables.areas,
         "roc": tables.roc,
         "reliability": tables.reliability,
+        "examples": tables.examples,
     }
     if isinstance(tables.extrapolation, Extrapolation):
         frames["extrapolation"] = tables.extrapolation.table

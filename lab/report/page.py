@@ -19,7 +19,7 @@ from markupsafe import Markup
 from lab import __version__, failpoints, history
 from lab.analysis.diagnosis import lines
 from lab.history import History
-from lab.report import framing, sections, sections_classes, sections_trials
+from lab.report import framing, sections, sections_classes, sections_examples, sections_trials
 from lab.report.context import Page
 from lab.report.exports import file_names, files
 from lab.report.style import css_colors, exchange
@@ -91,6 +91,7 @@ def render(loaded: History, tables: Tables) -> str:
         sections.training(page),
         sections.more_data(page),
         sections_classes.classes(page),
+        sections_examples.examples(page),
         framing.method(page),
         words_section,
         reproduce_section,

@@ -11,10 +11,11 @@ from lab.analysis.capacity_curve import Peak, capacity_curve, find_peak, interpo
 from lab.analysis.classification import Confusion, confusion, per_class, summary
 from lab.analysis.confidence import areas, reliability, roc
 from lab.analysis.diagnosis import Diagnosis, checks_table, diagnose
+from lab.analysis.examples import per_example, votes
 from lab.analysis.learning_curve import Extrapolation, Refusal, extrapolate, learning_curve
 from lab.analysis.training_curve import convergence, training_curves
 from lab.errors import LabError
-from lab.history import History
+from lab.history import Examples, History
 
 TARGETS = ("bias_sq", "variance")
 LEAST_IMPORTANCE = 0.05  # in R²
@@ -56,6 +57,9 @@ class Tables:
     areas: pd.DataFrame = field(default_factory=pd.DataFrame)
     roc: pd.DataFrame = field(default_factory=pd.DataFrame)
     reliability: pd.DataFrame = field(default_factory=pd.DataFrame)
+    examples: pd.DataFrame = field(default_factory=pd.DataFrame)
+    votes_NC: np.ndarray | None = None  # how many replicas predict each class
+    images: Examples | None = None  # of the hardest test images
     predictions_note: str = ""
 
 
@@ -121,7 +125,8 @@ def _directions(history: History, ranking: pd.DataFrame) -> tuple[Direction, ...
 
 def _with_classes(history: History, tables: Tables, key: str) -> Tables:
     try:
-        p_DINC, labels, _ = history.predictions(key)
+        p_DINC, labels, posterior = history.predictions(key)
+        images = history.examples(key)
     except (LabError, OSError, KeyError) as error:
         return replace(tables, predictions_note=f"The stored predictions of {key} cannot be read: {error}")
     if not np.isfinite(p_DINC).any():
@@ -136,4 +141,7 @@ def _with_classes(history: History, tables: Tables, key: str) -> Tables:
         areas=areas(p_DINC, labels, class_names=names),
         roc=roc(p_DINC, labels, class_names=names),
         reliability=reliability(p_DINC, labels),
+        examples=per_example(p_DINC, labels, posterior, class_names=names),
+        votes_NC=votes(p_DINC, labels, range(len(labels))),
+        images=images,
     )

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from lab.errors import StorageError
-from lab.history import Artifacts, History, Predictions
+from lab.history import Artifacts, Examples, History, Predictions
 from lab.knobs import TrialConfig
 from lab.spec import Choice, Float, Int, Replication, Study
 from lab.storage import Home
@@ -57,7 +57,14 @@ class SyntheticHistory(History):
         logits[:, :, np.arange(400), (labels + 1) % 10] += 0.8
         p = np.exp(logits)
         p = (p / p.sum(-1, keepdims=True)).astype(np.float32)
+        p[:, :, 7] = 0.01 + 0.9 * np.eye(10)[3]  # all replicas are sure of another class: a label to check
         return Predictions(p, labels, None)
+
+    def examples(self, key: str) -> Examples | None:
+        if not key.startswith("confirm"):
+            return None
+        index = [*range(0, 400, 2), 7]
+        return Examples(np.array(index), np.random.default_rng(5).integers(0, 255, (len(index), 1, 8, 8), np.uint8))
 
 
 def synthetic_history(kind: str = "healthy", *, seed: int = 0) -> SyntheticHistory:

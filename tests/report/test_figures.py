@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lab.report import figures, figures_classes, figures_trials, style
+from lab.report import figures, figures_classes, figures_examples, figures_trials, style
 from lab.report.view import figure_view
 
 
@@ -156,3 +156,17 @@ def test_the_reliability_diagram_shows_every_bin_with_its_share(made):
     fig = figures_classes.reliability(table)
     assert np.allclose(trace(fig, "measured").y, table["accuracy"], rtol=1e-4)
     assert sum(trace(fig, "share of all predictions").y) == pytest.approx(1, abs=1e-3)
+
+
+def test_the_map_of_images_marks_labels_to_check_and_thins_many_points(made):
+    table = made("healthy")[1].examples
+    fig = figures_examples.example_map(table, with_noise=False)
+    suspected = table[table["suspected"]]
+    star = trace(fig, "label to check")
+    assert np.allclose(star.x, suspected["variance"], atol=1e-3) and len(star.x) == len(suspected) == 1
+    drawn = sum(len(t.x) for t in fig.data if t.mode == "markers")
+    assert drawn == len(table)
+    many = pd.concat([table] * 20, ignore_index=True)
+    thin = figures_examples.thinned(many, 1000)
+    assert len(thin) == 1000 and thin["risk"].max() == many["risk"].max() and thin["risk"].min() == many["risk"].min()
+    assert set(many.nlargest(480, "risk")["index"]) <= set(thin["index"])

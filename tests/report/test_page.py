@@ -16,7 +16,8 @@ from lab.report.tables import collect
 from tests.report.synthetic import KINDS, synthetic_history
 
 SECTIONS = [
-    "verdict", "trust", "capacity", "drivers", "trials", "training", "data", "classes", "method", "words", "reproduce",
+    "verdict", "trust", "capacity", "drivers", "trials", "training", "data", "classes", "examples",
+    "method", "words", "reproduce",
 ]  # fmt: skip
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&<!--"
 VOID = {"meta", "link", "input", "br", "img", "hr"}
@@ -102,7 +103,7 @@ def test_a_healthy_study_shows_every_figure(made):
     assert {
         "capacity-stack", "capacity-parts", "capacity-causes", "importance", "trade-off", "curves-val_risk",
         "curves-train_risk", "epochs-parts", "best-epochs", "learning", "learning-parts", "confusion", "per-class",
-        "roc", "reliability",
+        "roc", "reliability", "example-map",
     } <= drawn  # fmt: skip
     for attrs, _ in outline.all("div", role="img"):
         assert len(attrs["aria-label"]) > 20
@@ -161,7 +162,7 @@ def test_hostile_names_are_shown_and_never_run(made):
     per_class = tables.per_class.assign(name=[HOSTILE + str(k) for k in range(len(tables.per_class))])
     html = without_bundle(render(hostile, dataclasses.replace(tables, explore=explore, per_class=per_class)))
     outline = Outline(html)
-    assert not outline.all("img")
+    assert all(attrs["class"] == "pixels" for attrs, _ in outline.all("img"))
     assert "alert(1)" in outline.all("h1")[0][1]
     executed = [text for attrs, text in outline.all("script") if attrs.get("type") != "application/json"]
     assert len(executed) == 3 and not any("alert" in text for text in executed)

@@ -1,0 +1,114 @@
+"""The section on single test images: which are hard for every training, which depend on it, which labels look odd."""
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from lab.analysis.examples import AGREEMENT, CONFIDENCE, concentration
+from lab.report import figures_examples
+from lab.report.context import Page, which
+from lab.report.pictures import picture, vote_bars
+from lab.report.text import count, num, percent
+from lab.report.view import Block, Section, figure_view, panel, table_view
+
+MOST_CARDS = 8
+
+
+@dataclass(frozen=True)
+class Card:
+    """One image of the gallery, what its label is, what the replicas say, and its parts of the risk."""
+
+    image: Markup | str
+    title: str
+    said: str
+    bars: Markup
+    parts: str
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """A row of images with what they have in common."""
+
+    title: str
+    note: str
+    cards: tuple[Card, ...]
+
+
+def examples(page: Page) -> Section:
+    """Return the map of test images and galleries of the hardest."""
+    table, id, question, short = page.tables.examples, "examples", "Which examples are hard?", "Hard examples"
+    focus = page.tables.focus
+    if table.empty or focus is None:
+        why = page.tables.predictions_note or "No configuration was measured, so there are no predictions to look at."
+        return Section(id, question, "This cannot be said: no predictions to look at.", (Block("note", why),),
+                       short=short)  # fmt: skip
+    suspected = table[table["suspected"]]
+    wrong = int((table["vote"] != table["label"]).sum())
+    answer = (
+        f"The hardest tenth of the {len(table)} test images carries {percent(concentration(table))} of the risk; "
+        f"{count(wrong, 'image is', 'images are')} called wrong by most replicas, and the label of {len(suspected)} "
+        f"of them {'needs' if len(suspected) == 1 else 'need'} a look."
+    )
+    who = f"{which(focus)}, n = {num(focus.get('n_replicas'))} replicas"
+    caption = f"One point an image; {who}. Estimates of a single image are noisy, and near 0 can be negative."
+    if len(table) > figures_examples.MOST_POINTS:
+        caption += f" {figures_examples.MOST_POINTS} of {len(table)} are drawn, the hardest all."
+    fig = figures_examples.example_map(table, with_noise=page.known_noise)
+    blocks = panel([] if fig is None else [figure_view(
+        fig, "example-map", label=f"Scatter of {page.bias} against variance of each test image. {answer}",
+        caption=caption, height="h4",
+    )])  # fmt: skip
+    galleries = [g for g in _galleries(page, table) if g.cards]
+    blocks += [Block("gallery", g) for g in galleries]
+    if galleries and page.tables.images is None:
+        blocks.append(Block("note", "Images are kept of the confirmed configuration only: they come with the "
+                            "confirmation."))  # fmt: skip
+    show: list[Any] = [
+        ("index", "image"), ("name", "label"), ("vote_name", "called"), ("agreement", "by", percent), ("risk", "risk"),
+        *page.columns("bias_sq", "variance"), ("p_label", "probability of the label"),
+    ]  # fmt: skip
+    numbers = table_view(
+        table.sort_values(["risk", "index"], ascending=[False, True], kind="stable"), show,
+        title="the hardest images", link=page.link("examples.csv"),
+        caption=f"One row a test image, the hardest first; by: share of the replicas; {who}.", most=40,
+    )  # fmt: skip
+    return Section(id, question, answer, (*blocks, Block("numbers", numbers)), short=short)
+
+
+def _galleries(page: Page, table: pd.DataFrame) -> list[Gallery]:
+    suspected = table[table["suspected"]].sort_values(["bias_sq", "index"], ascending=[False, True], kind="stable")
+    rest = table[~table["suspected"]]
+    rows = (
+        ("Labels to check",
+         f"At least {AGREEMENT:.0%} of the replicas agree on another class, and give it {CONFIDENCE:.0%} or more: the "
+         "label is wrong, or the image looks like the other class.", suspected),
+        ("Hard for every training", f"Highest {page.bias}, other than those above: more of the same training does not "
+         "help.", rest.sort_values(["bias_sq", "index"], ascending=[False, True], kind="stable")),
+        ("It depends on the training", "Highest variance: another training set or seed gives another answer; an "
+         "ensemble helps.", rest.sort_values(["variance", "index"], ascending=[False, True], kind="stable")),
+    )  # fmt: skip
+    return [
+        Gallery(title, note, tuple(_card(page, row) for row in chosen.head(MOST_CARDS).to_dict("records")))
+        for title, note, chosen in rows
+    ]
+
+
+def _card(page: Page, row: dict[Hashable, Any]) -> Card:
+    images, votes_NC = page.tables.images, page.tables.votes_NC
+    assert votes_NC is not None
+    votes = votes_NC[row["index"]]
+    names = [str(n) for n in page.history.data.get("class_names", range(len(votes)))]
+    image: Markup | str = ""
+    if images is not None and row["index"] in images.index_K:
+        place = int((images.index_K == row["index"]).argmax())
+        image = picture(images.images_KCHW[place], f"Test image {row['index']}, labelled {row['name']}")
+    return Card(
+        image=image,
+        title=f"labelled “{row['name']}”",
+        said=f"“{row['vote_name']}” say {votes[row['vote']]} of {votes.sum()}",
+        bars=vote_bars(votes.tolist(), int(row["label"]), names),
+        parts=f"image {row['index']}: {num(row['bias_sq'], 2)} + {num(row['variance'], 2)}",
+    )
