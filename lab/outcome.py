@@ -74,6 +74,8 @@ def as_json(value: Any) -> bytes:
 
 def request(task: "Task", dataset: "Dataset", n_parameters: int | None) -> dict[str, Any]:
     """Return what was asked for: the study, the configuration, its replicas and the data."""
+    from lab.data.resampling import describe
+
     return {
         "study": task.study,
         "spec": dict(task.spec),
@@ -82,6 +84,7 @@ def request(task: "Task", dataset: "Dataset", n_parameters: int | None) -> dict[
         "variant": task.variant,
         "config": dict(task.config),
         "replication": dict(task.spec["replication"]),
+        "training_sets": describe(task.replication, n_train=task.config["n_train"], n_pool=len(dataset.pool)),
         "first_resample": task.first_resample,
         "first_init": task.first_init,
         "seed": task.spec["seed"],

@@ -1,6 +1,7 @@
 """What a study is: frozen dataclasses that a study file fills in, checked before anything is written.
 
-`Study` holds a question, a data set, a search space (`Int`, `Float`, `Choice`), fixed knobs and a `Replication` plan.
+`Study` holds a question, a data set, a search space (`Int`, `Float`, `Choice`), fixed knobs and a `Replication` plan
+(lab.replication).
 A trial is one `TrialConfig` (lab.knobs); every field of it is a knob that any study can search, sweep or fix.
 """
 
@@ -13,11 +14,11 @@ from typing import Any
 
 from lab.errors import SpecError
 from lab.knobs import KNOBS, TrialConfig, Value, check_knob, known_knob
+from lab.replication import Replication
 from lab.space import Choice, Domain, Float, Int, resolved
 
 __all__ = ["Choice", "Domain", "Float", "Int", "Replication", "Study", "check_name"]
 
-SCHEMES = ("fresh", "disjoint", "subsample", "bootstrap")
 SAMPLERS = ("qmc", "random", "grid", "tpe", "nsga2", "gp", "cmaes")
 OBJECTIVES = ("val_risk", "val_error")
 FRONTIER = ("bias_sq", "variance")
@@ -35,32 +36,6 @@ def check_name(name: str, what: str) -> str:
     if not isinstance(name, str) or not _NAME.fullmatch(name) or ".." in name:
         raise SpecError(f"{what} {name!r} is not a usable name: use 1 to 100 letters, digits and _ . = , + -")
     return name
-
-
-@dataclass(frozen=True)
-class Replication:
-    """How a trial is repeated: D training sets ("resamples") × I seeds = D·I replicas.
-
-    Schemes: `fresh` (drawn anew from a generator), `disjoint` (blocks of a partition of the pool; unbiased),
-    `subsample` (without replacement), `bootstrap` (with replacement). See lab.data.resampling for what each can show.
-    """
-
-    scheme: str = "disjoint"
-    n_resamples: int = 8
-    n_inits: int = 4
-
-    def __post_init__(self) -> None:
-        if self.scheme not in SCHEMES:
-            raise SpecError(f"replication: scheme {self.scheme!r} is unknown: choose one of {', '.join(SCHEMES)}")
-        for name in ("n_resamples", "n_inits"):
-            value = getattr(self, name)
-            if type(value) is not int or not 2 <= value <= 4096:
-                raise SpecError(f"replication: {name} = {value!r} has to be an integer from 2 to 4096")
-
-    @property
-    def n_replicas(self) -> int:
-        """The number of replicas R = D·I of a trial."""
-        return self.n_resamples * self.n_inits
 
 
 @dataclass(frozen=True)
@@ -227,7 +202,7 @@ class Study:
                 name: {k: min(int(v), epochs) if k == "epochs" else v for k, v in knobs.items()}
                 for name, knobs in self.variants.items()
             },
-            replication=dataclasses.replace(self.replication, n_resamples=4, n_inits=3),
+            replication=self.replication.smoke(),
             n_trials=self.n_trials if self.variants else min(self.n_trials, 4),
             n_evaluations=min(self.n_evaluations, 4),
             n_validation=min(self.n_validation or 200, 200),

@@ -236,8 +236,8 @@ def _status(args: argparse.Namespace) -> tuple[int, Any]:
     rows = search.status(Home.here(args.storage), args.name)
     for row in rows:
         _say(_status_text(row))
-        for reason in row["reasons"] if args.name else []:
-            _say(f"  {reason}")
+        for line in filter(None, [row["training_sets"], *row["reasons"]] if args.name else []):
+            _say(f"  {line}")
     if not rows:
         _say("nothing was run here yet")
     return 0, rows

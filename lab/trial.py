@@ -163,5 +163,10 @@ def _decompose(probabilities_DINC: np.ndarray, points: "Pool", diverged_R: np.nd
         return None
     # whoever is NaN throughout is left out
     kept_DINC = np.where(gone_DI[:, :, None, None], np.float32(np.nan), probabilities_DINC)
-    parts = decompose(kept_DINC, points.labels, posterior_NC=points.posterior, level=outcome.LEVEL).to_dict()
+    known: dict[str, Any] = {"posterior_NC": points.posterior, "level": outcome.LEVEL}
+    if len(kept_DINC) == 1:  # scheme "seeds": all of the variance that shows is that from the seed
+        parts = decompose(kept_DINC[0], points.labels, design="independent", **known).to_dict()
+        parts |= {f"variance_init{end}": parts[f"variance{end}"] for end in ("", "_lo", "_hi")}
+    else:
+        parts = decompose(kept_DINC, points.labels, **known).to_dict()
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in parts.items()}

@@ -382,6 +382,19 @@ def test_a_changed_study_file_is_refused_by_field_before_anything_changes(home, 
     assert state(home) == before
 
 
+def test_a_study_stored_before_its_plan_had_a_field_goes_on(home):
+    run(toy(), home)
+    database = databases.open_database(home)
+    before = optuna.load_study(storage=database, study_name="toy")
+    spec = json.loads(before.user_attrs["spec"])
+    assert spec["replication"].pop("stratified") is False
+    before.set_user_attr("spec", json.dumps(spec))
+    databases.close(database)
+    with pytest.raises(SpecChanged, match=r"replication.stratified: false → true"):
+        run(toy(replication=Replication("disjoint", 3, 3, stratified=True)), home)
+    assert run(toy(n_trials=5), home).n_trained == 1
+
+
 def test_the_order_of_the_knobs_in_the_file_does_not_matter(home):
     run(toy(n_trials=2), home)
     summary = run(toy(n_trials=3, space=dict(reversed(SPACE.items()))), home)

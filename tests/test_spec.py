@@ -64,6 +64,19 @@ def test_a_smoke_study_is_small_and_still_valid():
     assert json.dumps(smoke.to_dict())
 
 
+@pytest.mark.parametrize(
+    "plan",
+    [
+        dict(n_resamples=16, n_inits=5),
+        dict(scheme="seeds", n_resamples=1, n_inits=9),
+    ],
+)
+def test_a_smoke_plan_is_of_the_same_kind_and_small(plan):
+    smoke = Replication(**plan).smoke()
+    assert smoke.n_replicas <= 12
+    assert smoke.scheme == Replication(**plan).scheme
+
+
 BAD = [
     (dict(question=" "), "question"),
     (dict(data="../etc"), "data set"),
@@ -123,6 +136,10 @@ def test_an_impossible_study_is_refused_in_one_line_that_names_the_field(change,
         lambda: Replication(scheme="jackknife"),
         lambda: Replication(n_resamples=1),
         lambda: Replication(n_inits=2.0),
+        lambda: Replication(n_inits=1),
+        lambda: Replication(scheme="seeds", n_resamples=2),
+        lambda: Replication(scheme="fresh", stratified=True),
+        lambda: Replication(stratified=1),
         lambda: TrialConfig(width="wide"),
         lambda: TrialConfig.from_dict({"with": 3}),
     ],

@@ -1,11 +1,14 @@
 """Training sets: which examples a replica gets.
 
-Four schemes (science: Geman et al. 1992; Yang et al. 2020; Breiman 1996 for the bootstrap):
+Five schemes (science: Geman et al. 1992; Yang et al. 2020; Breiman 1996 for the bootstrap):
 
 * `fresh`: drawn anew from a generator. The real thing.
 * `disjoint`: blocks of a partition of the pool. Unbiased, at sizes up to pool / D.
 * `subsample`: without replacement, each on its own. Any two overlap, so part of the variance is missed.
 * `bootstrap`: with replacement, each on its own. About 63 % distinct examples at the size of the pool.
+* `seeds`: one training set for all replicas. Shows what the seed does; what the data do is booked as bias².
+
+Stratified training sets have the pool's shares of the classes, to one example a class; of every size.
 
 Training set number `index` is a function of (data set, scheme, seed, index) alone, and nested in its size: the first
 m examples of the training set of size n are the training set of size m. So a learning curve grows the same sets.
@@ -13,23 +16,28 @@ m examples of the training set of size n are the training set of size m. So a le
 
 import math
 
+import numpy as np
+
 from lab.data.datasets import Dataset, Pool
 from lab.errors import SpecError
+from lab.replication import SCHEMES, Replication
 from lab.seeds import generator
-from lab.spec import SCHEMES
 
 
-def draw_resample(dataset: Dataset, scheme: str, *, n_train: int, n_blocks: int, seed: int, index: int) -> Pool:
+def draw_resample(
+    dataset: Dataset, scheme: str, *, n_train: int, n_blocks: int, seed: int, index: int, stratified: bool = False
+) -> Pool:
     """Return training set number `index`.
 
     Args:
         dataset: Where the examples come from.
-        scheme: One of `lab.spec.SCHEMES`.
+        scheme: One of `lab.replication.SCHEMES`.
         n_train: Its size.
         n_blocks: Blocks of one partition of the pool (`disjoint` only): replication.n_resamples. The indices
             k·n_blocks to (k+1)·n_blocks − 1 are the blocks of partition k, and partitions are independent.
         seed: The study seed.
         index: Which one, counted through all phases of a study.
+        stratified: Whether it has the pool's shares of the classes.
 
     Raises:
         SpecError: The data set cannot give such a training set.
@@ -41,15 +49,42 @@ def draw_resample(dataset: Dataset, scheme: str, *, n_train: int, n_blocks: int,
     if scheme == "disjoint":
         partition, block = divmod(index, n_blocks)
         start = block * (n_pool // n_blocks)
-        order = generator(seed, "resample", partition).permutation(n_pool)
+        order = _order(dataset.pool, generator(seed, "resample", partition), stratified)
         return dataset.pool.take(order[start : start + n_train])
     rng = generator(seed, "resample", index)
     if scheme == "fresh":
         assert dataset.draw is not None
         return dataset.draw(n_train, rng)
-    if scheme == "subsample":
-        return dataset.pool.take(rng.permutation(n_pool)[:n_train])
+    if scheme in ("subsample", "seeds"):
+        return dataset.pool.take(_order(dataset.pool, rng, stratified)[:n_train])
+    if stratified:
+        return dataset.pool.take(_stratified_bootstrap(dataset.pool.labels, n_train, rng))
     return dataset.pool.take(rng.integers(0, n_pool, size=n_train))
+
+
+def _order(pool: Pool, rng: np.random.Generator, stratified: bool) -> np.ndarray:
+    return stratified_order(pool.labels, rng) if stratified else rng.permutation(len(pool))
+
+
+def stratified_order(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return a random order of the examples in which any m neighbours hold each class in its share, to one example.
+
+    Systematic sampling: the examples of a class, shuffled, are spread evenly over [0, 1) from a random start.
+    """
+    position = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        position[members] = (np.arange(len(members)) + rng.random()) / len(members)
+    return np.argsort(position, kind="stable")
+
+
+def _stratified_bootstrap(labels: np.ndarray, n_train: int, rng: np.random.Generator) -> np.ndarray:
+    """Return n_train indices drawn with replacement; the classes follow each other as in a stratified order."""
+    pattern = labels[stratified_order(labels, rng)]
+    members = {label: np.flatnonzero(labels == label) for label in np.unique(labels)}
+    wanted = pattern[np.arange(n_train) % len(labels)]
+    u = rng.random(n_train)
+    return np.array([members[label][int(x * len(members[label]))] for label, x in zip(wanted, u, strict=True)])
 
 
 def check_scheme(dataset: Dataset, scheme: str, *, n_train: int, n_resamples: int) -> None:
@@ -77,7 +112,7 @@ def check_scheme(dataset: Dataset, scheme: str, *, n_train: int, n_resamples: in
             + (f", or n_resamples to {sets}" if most and sets >= 2 else "")
             + ", or choose the scheme subsample"
         )
-    if scheme == "subsample" and n_train > n_pool:
+    if scheme in ("subsample", "seeds") and n_train > n_pool:
         raise SpecError(
             f"replication: n_train = {n_train} examples without replacement, and the pool of {dataset.name} "
             f"has {n_pool}: lower n_train to {n_pool} or less"
@@ -91,12 +126,18 @@ def distinct_share(n_train: int, n_pool: int) -> float:
     return float(-n_pool * math.expm1(n_train * math.log1p(-1 / n_pool)) / n_train)
 
 
-def describe_scheme(scheme: str, *, n_train: int, n_pool: int, n_resamples: int) -> str:
-    """Return one or two sentences for a report: what the scheme estimates, and what it cannot show.
+def describe(replication: Replication, *, n_train: int, n_pool: int) -> str:
+    """Return a few sentences for `run`, `status` and the report: what a plan estimates, and what it cannot show."""
+    scheme = _describe_scheme(replication, n_train, n_pool)
+    if replication.stratified:
+        scheme += (
+            " Each has the pool's shares of the classes, so what the shares would add to the variance is left out."
+        )
+    return scheme
 
-    Raises:
-        SpecError: The scheme is unknown.
-    """
+
+def _describe_scheme(replication: Replication, n_train: int, n_pool: int) -> str:
+    scheme, n_resamples = replication.scheme, replication.n_resamples
     sets = f"{n_resamples} training sets of {n_train:,} examples"
     if scheme == "fresh":
         return (
@@ -108,23 +149,26 @@ def describe_scheme(scheme: str, *, n_train: int, n_pool: int, n_resamples: int)
             f"{sets} are disjoint blocks of a pool of {n_pool:,}, so the variance estimate is unbiased at this size. "
             f"It holds for n = {n_train:,}: sizes above {n_pool // n_resamples:,} cannot be measured this way."
         )
+    if scheme == "seeds":
+        return (
+            f"All replicas share one training set of {n_train:,} examples, and only their seeds differ. So the "
+            "variance is that from the seed; what another training set would change is booked as bias²."
+        )
+    fraction = n_train / n_pool
+    if scheme == "subsample" and n_train == n_pool:
+        return (
+            f"{sets} are all the whole pool (m/N = 1.00), so none of the variance from sampling is captured: "
+            "it is booked as bias², and only that from initialisation shows."
+        )
     if scheme == "subsample":
-        fraction = n_train / n_pool
-        shared = f"{sets} are each drawn without replacement from a pool of {n_pool:,} (m/N = {fraction:.2f}), so any "
-        if n_train == n_pool:
-            return (
-                f"{sets} are all the whole pool (m/N = 1.00), so none of the variance from sampling is captured: "
-                "it is booked as bias², and only that from initialisation shows."
-            )
         return (
-            f"{shared}two share {n_train * fraction:,.0f} examples on average. About 1 − m/N = {1 - fraction:.0%} of "
-            "the variance from sampling is captured, and the rest is booked as bias²."
+            f"{sets} are each drawn without replacement from a pool of {n_pool:,} (m/N = {fraction:.2f}), so any "
+            f"two share {n_train * fraction:,.0f} examples on average. About 1 − m/N = {1 - fraction:.0%} of the "
+            "variance from sampling is captured, and the rest is booked as bias²."
         )
-    if scheme == "bootstrap":
-        share = distinct_share(n_train, n_pool)
-        return (
-            f"{sets} are each drawn with replacement from a pool of {n_pool:,}: {share:.0%} of the examples of one are "
-            "distinct on average, and duplicates count more than once. So it shows the variance of training on "
-            f"reweighted examples of this pool, not that of {n_train:,} new ones."
-        )
-    raise SpecError(f"replication: scheme {scheme!r} is unknown: choose one of {', '.join(SCHEMES)}")
+    share = distinct_share(n_train, n_pool)
+    return (
+        f"{sets} are each drawn with replacement from a pool of {n_pool:,}: {share:.0%} of the examples of one are "
+        "distinct on average, and duplicates count more than once. So it shows the variance of training on "
+        f"reweighted examples of this pool, not that of {n_train:,} new ones."
+    )

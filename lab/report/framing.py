@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from lab.data.resampling import describe_scheme
+from lab.data.resampling import describe
 from lab.report.context import Page
 from lab.report.text import (
     MISSING,
@@ -23,6 +23,7 @@ from lab.report.text import (
     sentence,
 )
 from lab.report.view import Block, Section
+from lab.spec import Replication
 
 VERSIONS = ("lab", "python", "torch", "numpy", "platform", "device", "n_threads")
 # status of a check (lab.analysis.diagnosis.Check) → class, mark; the worst first
@@ -177,14 +178,14 @@ def method(page: Page) -> Section:
     """Return how it was measured, what the numbers mean, and what they cannot show."""
     spec, data = page.history.spec, page.history.data
     replication, trials = spec.get("replication", {}), page.history.trials
-    scheme, n_train = str(replication.get("scheme")), _n_train(page)
+    n_train = _n_train(page)
     n = page.n_resamples * page.n_inits
     answer = (
         f"Every configuration was trained {n} times, on {page.n_resamples} training sets × {page.n_inits} seeds, and "
         f"all trainings were compared on the same {num(data.get('n_test'))} test images."
     )
     n_pool = int(data.get("n_pool") or n_train)
-    sets = describe_scheme(scheme, n_train=n_train, n_pool=n_pool, n_resamples=page.n_resamples)
+    sets = describe(Replication(**replication), n_train=n_train, n_pool=n_pool)
     lines = [
         f"Training sets: {sets}",
         "Replica: one training, on resample d and from seed i; all combinations are trained (a crossed design), with "

@@ -40,8 +40,16 @@ def _brief(value: Any) -> str:
     return text if len(text) <= 60 else text[:59] + "…"
 
 
-def open_study(database: optuna.storages.RDBStorage, study: Study, name: str, data_digest: str) -> optuna.Study:
-    """Return the stored study, made if there is none.
+def _completed(spec: dict[str, Any]) -> dict[str, Any]:
+    """Return a stored specification with the defaults of what an earlier edition of the lab did not have."""
+    defaults = json.loads(json.dumps(Study(question="?", data="digits").to_dict()))
+    return defaults | spec | {"replication": defaults["replication"] | spec["replication"]}
+
+
+def open_study(
+    database: optuna.storages.RDBStorage, study: Study, name: str, data_digest: str, training_sets: str
+) -> optuna.Study:
+    """Return the stored study, made if there is none. `training_sets` is what `status` says of the scheme.
 
     Raises:
         SpecChanged: The stored one asks another question.
@@ -55,7 +63,7 @@ def open_study(database: optuna.storages.RDBStorage, study: Study, name: str, da
         stored = optuna.load_study(storage=database, study_name=name, sampler=sampler)
     attrs = stored.user_attrs
     if "spec" in attrs:
-        before = json.loads(attrs["spec"])
+        before = _completed(json.loads(attrs["spec"]))
         changes = spec_changes(
             {k: v for k, v in before.items() if k not in GROWING}, {k: v for k, v in spec.items() if k not in GROWING}
         )
@@ -69,7 +77,8 @@ def open_study(database: optuna.storages.RDBStorage, study: Study, name: str, da
     elif len(stored.get_trials(deepcopy=False)) or len(stored.directions) != len(directions):
         raise StorageError(f"study {name} in the search state was not made by this lab: use another name")
     # last of all the specification: what lacks it was cut short, and is filled in here
-    wanted = {"question": study.question, "data_digest": data_digest, "spec": json.dumps(spec)}
+    wanted = {"question": study.question, "data_digest": data_digest, "training_sets": training_sets}
+    wanted["spec"] = json.dumps(spec)
     for key, value in wanted.items():
         if attrs.get(key) != value:
             stored.set_user_attr(key, value)
@@ -134,6 +143,7 @@ def _status(database: optuna.storages.RDBStorage, home: Home, name: str) -> dict
     return {
         "study": name,
         "question": stored.user_attrs.get("question"),
+        "training_sets": stored.user_attrs.get("training_sets"),
         "n_planned": spec.get("n_trials"),
         "objective": spec.get("objective"),
         "counts": outcome_counts(trials),

@@ -71,6 +71,15 @@ def prepare(study: Study, *, data_dir: str | None = None, study_file: str | None
     return dataset
 
 
+def _training_sets(study: Study, dataset: "Dataset") -> str:
+    """Return what the study's training sets can show, and what they cannot, at its largest size."""
+    from lab.data import resampling
+
+    n_train = study.largest("n_train")
+    assert isinstance(n_train, int)
+    return resampling.describe(study.replication, n_train=n_train, n_pool=len(dataset.pool))
+
+
 def run(
     study: Study,
     name: str,
@@ -120,7 +129,8 @@ def run(
         stack.callback(databases.close, database)
         with databases.optuna_errors(home):
             stack.enter_context(databases.study_lock(database, name))
-            stored = ledger.open_study(database, study, name, dataset.digest)
+            training_sets = _training_sets(study, dataset)
+            stored = ledger.open_study(database, study, name, dataset.digest, training_sets)
             tracker = _open_tracker(study, name, home)
             stack.callback(tracker.close)
             common = Task(
@@ -131,6 +141,7 @@ def run(
             coordinator.recover()
             if not coordinator.is_done:
                 progress.note(_header(study, name, device, engine_name, n_workers, coordinator))
+                progress.note(training_sets)
             coordinator.explore()
             coordinator.confirm()
         return Summary(

@@ -70,7 +70,15 @@ def fit(
     D, I = replication.n_resamples, replication.n_inits  # noqa: E741 - the letters of the shape legend
     target = torch.device(device)
     pools = [
-        draw_resample(dataset, replication.scheme, n_train=config.n_train, n_blocks=D, seed=seed, index=d)
+        draw_resample(
+            dataset,
+            replication.scheme,
+            n_train=config.n_train,
+            n_blocks=D,
+            seed=seed,
+            index=d,
+            stratified=replication.stratified,
+        )
         for d in range(first_resample, first_resample + D)
     ]
     sets = TrainingSets(pools, target, dtype)

@@ -5,9 +5,9 @@ import pytest
 
 from lab.data import Dataset, Pool, load
 from lab.data.datasets import digest_of
-from lab.data.resampling import check_scheme, describe_scheme, distinct_share, draw_resample
+from lab.data.resampling import check_scheme, describe, distinct_share, draw_resample, stratified_order
 from lab.errors import SpecError
-from lab.spec import SCHEMES
+from lab.replication import SCHEMES, Replication
 
 D = 5  # resamples of a partition
 N_POOL = 103  # not a multiple of D
@@ -31,8 +31,10 @@ def numbered(n_pool: int = N_POOL) -> Dataset:
 DATASET = numbered()
 
 
-def resample(scheme: str, index: int, n_train: int = 20, seed: int = 0, dataset: Dataset = DATASET) -> Pool:
-    return draw_resample(dataset, scheme, n_train=n_train, n_blocks=D, seed=seed, index=index)
+def resample(
+    scheme: str, index: int, n_train: int = 20, seed: int = 0, dataset: Dataset = DATASET, stratified: bool = False
+) -> Pool:
+    return draw_resample(dataset, scheme, n_train=n_train, n_blocks=D, seed=seed, index=index, stratified=stratified)
 
 
 def members(pool: Pool) -> list[int]:
@@ -185,31 +187,96 @@ def test_an_unknown_scheme_is_refused_with_the_known_ones() -> None:
     for call in (
         lambda: check_scheme(DATASET, "disjunct", n_train=1, n_resamples=2),
         lambda: resample("disjunct", 0),
-        lambda: describe_scheme("disjunct", n_train=1, n_pool=2, n_resamples=2),
+        lambda: Replication(scheme="disjunct"),
     ):
         with pytest.raises(SpecError, match="'disjunct' is unknown: choose one of fresh, disjoint"):
             call()
+
+
+# ---- stratified -----------------------------------------------------------------------------------------------------
+
+
+UNEQUAL = Dataset(
+    "unequal", ("a", "b", "c"),
+    *(
+        Pool(np.arange(len(labels), dtype=np.float32)[:, None, None, None].copy(), labels)
+        for labels in (np.repeat([0, 1, 2], [60, 30, 10]), np.arange(6) % 3, np.arange(6) % 3)
+    ),
+    digest="", source="made up",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("scheme", [s for s in SCHEMES if s != "fresh"])
+@pytest.mark.parametrize("n_train", [3, 10, 20])
+def test_a_stratified_training_set_has_the_pools_shares_to_one_example(scheme: str, n_train: int) -> None:
+    for index in range(2 * D):
+        drawn = resample(scheme, index, n_train=n_train, dataset=UNEQUAL, stratified=True)
+        off = np.bincount(drawn.labels, minlength=3) - n_train * np.array([0.6, 0.3, 0.1])
+        assert np.abs(off).max() < 1 + 1e-9
+
+
+@pytest.mark.parametrize("scheme", [s for s in SCHEMES if s != "fresh"])
+def test_without_stratification_the_shares_vary(scheme: str) -> None:
+    counts = [np.bincount(resample(scheme, d, dataset=UNEQUAL).labels, minlength=3)[0] for d in range(2 * D)]
+    assert np.ptp(counts) > 2
+
+
+@pytest.mark.parametrize("scheme", [s for s in SCHEMES if s != "fresh"])
+def test_stratified_training_sets_are_nested_and_hold_every_example_equally_often(scheme: str) -> None:
+    counts = np.zeros(100)
+    for index in range(400):
+        drawn = resample(scheme, index, dataset=UNEQUAL, stratified=True)
+        half = resample(scheme, index, n_train=10, dataset=UNEQUAL, stratified=True)
+        np.testing.assert_array_equal(half.images, drawn.images[:10])
+        np.add.at(counts, members(drawn), 1)
+    # disjoint: 80 partitions, each uses every example once
+    assert np.abs(counts - 80).max() <= (0 if scheme == "disjoint" else 4.5 * np.sqrt(400 * 0.2))
+
+
+def test_stratified_blocks_of_a_partition_share_nothing() -> None:
+    drawn = [m for d in range(D) for m in members(resample("disjoint", d, dataset=UNEQUAL, stratified=True))]
+    assert sorted(drawn) == list(range(100))
+
+
+def test_a_stratified_order_is_random_within_a_class() -> None:
+    labels = np.repeat([0, 1], 20)
+    first, second = (stratified_order(labels, np.random.default_rng(k)) for k in (0, 1))
+    assert sorted(first) == list(range(40))
+    assert list(first[labels[first] == 0]) != list(second[labels[second] == 0])
+
+
+# ---- seeds ----------------------------------------------------------------------------------------------------------
+
+
+def test_seeds_share_one_training_set_and_the_confirmation_takes_another() -> None:
+    with pytest.raises(SpecError, match="one training set, and n_resamples = 4"):
+        Replication(scheme="seeds", n_resamples=4)
+    first, second = set(members(resample("seeds", 0))), set(members(resample("seeds", 1)))
+    assert len(first) == len(second) == 20
+    assert first != second
 
 
 # ---- in words -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("scheme", "n_train", "phrases"),
+    ("plan", "n_train", "phrases"),
     [
-        ("fresh", 150, ["8 training sets of 150 examples", "drawn anew"]),
-        ("disjoint", 150, ["disjoint blocks of a pool of 1,200", "unbiased at this size", "above 150 cannot"]),
-        ("subsample", 300, ["m/N = 0.25", "share 75 examples", "1 − m/N = 75% of", "booked as bias²"]),
-        ("subsample", 1200, ["m/N = 1.00", "none of the variance from sampling"]),
-        ("bootstrap", 1200, ["63% of the examples", "duplicates count more than once"]),
+        (dict(scheme="fresh"), 150, ["8 training sets of 150 examples", "drawn anew"]),
+        (dict(scheme="disjoint"), 150, ["disjoint blocks of a pool of 1,200", "unbiased at this", "above 150 cannot"]),
+        (dict(scheme="subsample"), 300, ["m/N = 0.25", "share 75 examples", "1 − m/N = 75% of", "booked as bias²"]),
+        (dict(scheme="subsample"), 1200, ["m/N = 1.00", "none of the variance from sampling"]),
+        (dict(scheme="bootstrap"), 1200, ["63% of the examples", "duplicates count more than once"]),
+        (dict(scheme="seeds", n_resamples=1), 150, ["share one training set of 150", "booked as bias²"]),
+        (dict(stratified=True), 150, ["the pool's shares of the classes"]),
     ],
 )
-def test_the_report_says_what_a_scheme_can_show(scheme: str, n_train: int, phrases: list[str]) -> None:
-    text = describe_scheme(scheme, n_train=n_train, n_pool=1200, n_resamples=8)
+def test_the_report_says_what_a_plan_can_show(plan: dict[str, object], n_train: int, phrases: list[str]) -> None:
+    text = describe(Replication(**plan), n_train=n_train, n_pool=1200)
     for phrase in phrases:
         assert phrase in text
     assert text.endswith(".")
-    assert text.count(". ") <= 1
+    assert text.count(". ") <= 2
 
 
 def test_two_subsamples_share_as_many_examples_as_the_report_says() -> None:
