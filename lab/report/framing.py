@@ -145,7 +145,7 @@ def checks(page: Page) -> tuple[Section, dict[str, Any]]:
     rows: list[dict[str, str]] = []
     for row in sorted(table.to_dict("records"), key=lambda r: order.index(r["status"]) if r["status"] in order else 2):
         css, mark = STATUSES.get(str(row["status"]), ("unknown", str(row["status"])))
-        texts = {k: _cell(row[k]) for k in ("name", "threshold", "measured", "note")}
+        texts = {k: _cell(row[k]) for k in ("name", "threshold", "measured", "note", "where")}
         rows.append({"status": css, "mark": mark, **texts})
     counts = table["status"].value_counts()
     decided = [s for s in order if s != "info" and counts.get(s, 0)]

@@ -63,7 +63,12 @@ class Tables:
     predictions_note: str = ""
 
 
-def verdict(history: History, capacity: pd.DataFrame | None = None, learning: pd.DataFrame | None = None) -> Diagnosis:
+def verdict(
+    history: History,
+    capacity: pd.DataFrame | None = None,
+    learning: pd.DataFrame | None = None,
+    ranking: pd.DataFrame | None = None,
+) -> Diagnosis:
     """Return the diagnosis of a run history."""
     return diagnose(
         history.trials,
@@ -74,6 +79,7 @@ def verdict(history: History, capacity: pd.DataFrame | None = None, learning: pd
         study=history.study,
         spec=history.spec,
         data=history.data,
+        importance=ranking,
     )
 
 
@@ -82,8 +88,8 @@ def collect(history: History) -> Tables:
     explore = history.phase("explore")
     explore = explore.assign(selection_risk=selection_risk(explore)) if len(explore) else explore
     capacity, learning = capacity_curve(history.trials), learning_curve(history.trials)
-    diagnosis = verdict(history, capacity, learning)
     ranking = importance(history.trials, seed=int(history.spec.get("seed", 0)))
+    diagnosis = verdict(history, capacity, learning, ranking)
     focus = _focus(history, explore, diagnosis)
     tables = Tables(
         explore=explore,

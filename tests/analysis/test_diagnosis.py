@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from lab.analysis.capacity_curve import Estimate
-from lab.analysis.diagnosis import CHECKS, checks_table, chosen, command, diagnose, lines, share_of_bias
+from lab.analysis.case import chosen, command, share_of_bias
+from lab.analysis.diagnosis import CHECKS, checks_table, diagnose, lines
 
 KINDS = {"underfitting", "overfitting", "balanced", "noise floor", "not enough replicas", "unclear"}
 
@@ -241,6 +242,84 @@ class TestAdvice:
         assert found.actions == ()
         assert "labels" in lines(found)[2]
 
+    def test_the_largest_measured_gain_comes_first(self):
+        seeds = {"variance_init": 0.15, "variance_init_lo": 0.13, "variance_init_hi": 0.17}
+        for risks, first in (([0.60, 0.47, 0.35], "more training"), ([0.39, 0.37, 0.35], "average")):
+            found = diagnose(trials(run(0.05, 0.30) | seeds, *learning(risks, 0.001)), study=self.study)
+            assert found.actions[0].text.startswith(first)
+
+    def test_an_unclear_verdict_asks_for_replicas_among_the_first_three(self):
+        found = diagnose(trials(run(0.20, 0.15), *learning([0.60, 0.47, 0.35])), study=self.study)
+        assert found.kind == "unclear" and found.actions[-1].text.startswith("more replicas")
+        assert len(found.actions) <= 3
+
+
+SPEC = {
+    "replication": {"scheme": "disjoint", "n_resamples": 8, "n_inits": 4},
+    "space": {
+        "width": {"kind": "int", "low": 4, "high": 64, "log": True}, "depth": {"kind": "int", "low": 1, "high": 4},
+        "learning_rate": {"kind": "float", "low": 1e-4, "high": 1e-1, "log": True},
+        "dropout": {"kind": "float", "low": 0.0, "high": 0.5, "log": False},
+    },
+}  # fmt: skip
+DATA = {"n_pool": 1500, "n_test": 400, "class_names": list("0123456789")}
+
+
+class TestChecks:
+    def status(self, table, name, *, spec=SPEC, data=DATA, importance=None):
+        found = checks_table(diagnose(table, spec=spec, data=data, importance=importance)).set_index("name")
+        return found.loc[name, "status"], found.loc[name, "measured"]
+
+    def test_a_best_value_at_the_end_of_its_range_is_named(self):
+        name = "best values inside the searched ranges"
+        assert self.status(trials(run(0.3, 0.05) | {"dropout": 0.0}), name) == ("attention", "width 64 of 4 to 64")
+        inside = run(0.3, 0.05) | {"width": 32, "depth": 4, "dropout": 0.0}  # nothing lies below a dropout of 0
+        assert self.status(trials(inside), name) == ("ok", "all inside")
+        assert self.status(trials(inside | {"dropout": 0.5}), name)[0] == "attention"
+
+    def test_what_was_only_found_and_not_confirmed_is_not_measured_and_luck_is_seen(self):
+        name, found = "confirmed as found in the search", run(0.20, 0.05, phase="explore")
+        assert self.status(trials(found), name)[0] == "not measured"
+        assert self.status(trials(found, run(0.21, 0.05)), name)[0] == "ok"
+        assert self.status(trials(found, run(0.40, 0.05)), name)[0] == "attention"
+
+    def test_no_better_than_guessing_fails(self):
+        assert self.status(trials(run(0.3, 0.05)), "better than guessing")[0] == "ok"
+        assert self.status(trials(run(0.8, 0.1)), "better than guessing")[0] == "fail"  # guessing: 0.9
+
+    def test_a_small_test_set_asks_for_attention(self):
+        name, row = "size of the test set", run(0.3, 0.05) | {"error": 0.1}
+        assert self.status(trials(row), name) == ("ok", "1.5% from 400 images")  # √(.1·.9/400)
+        assert self.status(trials(row), name, data=DATA | {"n_test": 100})[0] == "attention"
+
+    @pytest.mark.parametrize(("scheme", "n_train", "status"), [
+        ("disjoint", 150, "ok"), ("fresh", 150, "ok"), ("subsample", 100, "ok"), ("subsample", 600, "attention"),
+        ("bootstrap", 100, "attention"),
+    ])  # fmt: skip
+    def test_training_sets_that_overlap_ask_for_attention(self, scheme, n_train, status):
+        spec = SPEC | {"replication": {"scheme": scheme, "n_resamples": 8, "n_inits": 4}}
+        found = self.status(trials(run(0.3, 0.05, n_train=n_train)), "overlap of training sets", spec=spec)
+        assert found[0] == status
+
+    @pytest.mark.parametrize(("n_lost", "status"), [(0, "ok"), (1, "ok"), (2, "attention"), (5, "fail")])
+    def test_trials_without_a_result_are_counted(self, n_lost, status):
+        rows = [run(math.nan if k < n_lost else 0.3, 0.05, phase="explore", number=k) for k in range(10)]
+        found = self.status(trials(*rows, run(0.3, 0.05)), "trials without a result")
+        assert found == (status, f"{n_lost} of 10")
+
+    def test_knobs_that_explain_little_ask_for_attention(self):
+        def table(r2):
+            return pd.DataFrame({"target": ["bias_sq", "variance"], "knob": "width", "r2": [0.9, r2]})
+
+        name = "what the knobs explain"
+        for r2, status in ((0.7, "ok"), (0.3, "attention")):
+            found = self.status(trials(run(0.3, 0.05)), name, importance=table(r2))
+            assert found == (status, f"bias² + noise 0.90, variance {r2:.2f}")
+
+    def test_too_few_replicas_fail(self):
+        few = run(0.3, 0.05, n_resamples=3, n_inits=3, n_replicas=9)
+        assert self.status(trials(few), "replicas")[0] == "fail"
+
 
 class TestDoubleDescent:
     def history(self, noise):
@@ -281,7 +360,7 @@ class TestText:
         assert all("\n" not in line and line for line in lines(found))
         assert list(checks_table(found).columns) == CHECKS
         assert len(found.verdict.split()) <= 12
-        assert {c.status for c in found.checks} <= {"ok", "attention", "info", "not measured"}
+        assert {c.status for c in found.checks} <= {"fail", "attention", "not measured", "ok", "info"}
 
     def test_the_lines_are_verdict_numbers_with_n_and_the_command(self):
         table = trials(run(0.05, 0.30), *learning([0.60, 0.47, 0.35]))

@@ -1,0 +1,124 @@
+"""The run that a diagnosis judges, with everything of the study that bears on it."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lab.analysis.capacity_curve import Estimate, Peak, estimate, number, number_column, of_phase, selection_risk
+
+NOISE_FLOOR = 0.1
+
+
+def share_of_bias(bias_sq: Estimate, variance: Estimate) -> Estimate:
+    """Return bias²/(bias² + variance) in [0, 1] with the interval that the module's docstring explains."""
+
+    def share(b: float, v: float) -> float:
+        b, v = (math.nan if math.isnan(x) else max(x, 0.0) for x in (b, v))
+        return b / (b + v) if b + v > 0 else math.nan
+
+    point = share(bias_sq.value, variance.value)
+    lo, hi = share(bias_sq.lo, variance.hi), share(bias_sq.hi, variance.lo)
+    return Estimate(point, lo, hi)
+
+
+def chosen(trials: pd.DataFrame) -> pd.Series | None:
+    """Return the run to judge: the newest measured confirm run, else the explore trial with the lowest risk."""
+    for phase in ("confirm", "explore"):
+        rows = of_phase(trials, phase)
+        measured = np.isfinite(number_column(rows, "bias_sq")) & np.isfinite(number_column(rows, "variance"))
+        rows = rows[measured]
+        if rows.empty:
+            continue
+        if phase == "confirm":
+            order = np.lexsort((number_column(rows, "number"), number_column(rows, "started").fillna(-math.inf)))
+            return rows.iloc[int(order[-1])]
+        return rows.iloc[int(np.argmin(selection_risk(rows).fillna(math.inf).to_numpy()))]
+    return None
+
+
+@dataclass(frozen=True)
+class Case:
+    """The run that is judged and everything that bears on it."""
+
+    row: pd.Series
+    capacity: pd.DataFrame
+    learning: pd.DataFrame
+    training: Mapping[str, Any]  # row of `convergence`; empty if not measured
+    peak: Peak
+    study: str
+    trials: pd.DataFrame
+    spec: Mapping[str, Any]
+    data: Mapping[str, Any]
+    importance: pd.DataFrame | None  # of `lab.analysis.attribution`
+
+    @property
+    def bias_name(self) -> str:
+        """What the bias may be called: with the noise in it, unless that is known."""
+        return "bias²" if math.isfinite(estimate(self.row, "noise").value) else "bias² + noise"
+
+    @property
+    def n_replicas(self) -> int:
+        """How many replicas the numbers rest on."""
+        planned = number(self.row, "n_resamples") * number(self.row, "n_inits")
+        gone = np.nan_to_num(number(self.row, "n_diverged"))
+        counts = [x for x in (planned - gone, number(self.row, "n_replicas")) if math.isfinite(x)]
+        return int(min(counts)) if counts else 0
+
+    @property
+    def limit(self) -> float:
+        """The most training examples that the scheme can give a replica; inf where that is not known."""
+        plan, pool = self.spec.get("replication", {}), self.data.get("n_pool")
+        if pool is None or not plan or plan["scheme"] == "fresh":
+            return math.inf
+        return pool // plan["n_resamples"] if plan["scheme"] == "disjoint" else pool
+
+    @property
+    def reducible(self) -> Estimate:
+        """bias² + variance: the risk less the noise, with the interval of the risk (of the parts if missing)."""
+        b, v, risk = (estimate(self.row, name) for name in ("bias_sq", "variance", "risk"))
+        total = b.value + v.value
+        if math.isfinite(risk.half):
+            return Estimate(total, total - (risk.value - risk.lo), total + (risk.hi - risk.value))
+        return Estimate(total, b.lo + v.lo, b.hi + v.hi)
+
+    @property
+    def relative_width(self) -> float:
+        """Half the width of the interval of `reducible`, over its value."""
+        total = self.reducible
+        return total.half / total.value if total.value > 0 else math.inf
+
+    @property
+    def at_floor(self) -> bool:
+        """Whether what is left beside the noise is at most a tenth of it."""
+        noise = estimate(self.row, "noise").value
+        return bool(noise > 0 and self.reducible.hi <= NOISE_FLOOR * noise)
+
+    def command(self, **knobs: Any) -> str | None:
+        """Return the command that runs the study with knobs changed."""
+        return command(self.study, **knobs)
+
+
+def command(study: str, *, smoke: bool = True, **knobs: Any) -> str | None:
+    """Return the command that runs a stored study with knobs changed; None if the study has no name.
+
+    A stored name lists the flags that made it: "capacity_sweep,data=fashion_mnist,family=cnn". With `smoke` False the
+    flag --smoke is dropped.
+    """
+    if not study:
+        return None
+    base, *flags = study.split(",")
+    words, settings = ["python -m lab.study run", base], {}
+    for flag in flags:
+        name, _, value = flag.partition("=")
+        if name == "data":
+            words.append(f"--data {value}")
+        elif name == "smoke":
+            words += ["--smoke"] if smoke else []
+        else:
+            settings[name] = value
+    settings |= {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in knobs.items()}
+    return " ".join(words + [f"--set {name}={value}" for name, value in settings.items()])
