@@ -43,8 +43,10 @@ def _frames(history: History, tables: Tables) -> dict[str, pd.DataFrame]:
         "reliability": tables.reliability,
         "examples": tables.examples,
     }
-    if isinstance(tables.extrapolation, Extrapolation):
-        frames["extrapolation"] = tables.extrapolation.table
+    ahead = {"risk": tables.extrapolation, **tables.extrapolations}
+    continued = [e.table.assign(column=name) for name, e in ahead.items() if isinstance(e, Extrapolation)]
+    if continued:
+        frames["extrapolation"] = pd.concat(continued, ignore_index=True)
     if tables.directions:
         frames["directions"] = pd.concat(
             [d.table.assign(knob=d.knob, target=d.target) for d in tables.directions], ignore_index=True

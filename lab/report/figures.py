@@ -5,7 +5,7 @@ known, because then it contains the noise. Estimates may be negative (see lab.an
 only stacked areas are cut off at zero. See also figures_trials (many trials) and figures_classes (one configuration).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -117,11 +117,25 @@ def capacity_parts(curve: pd.DataFrame, parts: Sequence[str] = ("bias_sq", "vari
     return _parts(curve.dropna(subset=["capacity"]), "capacity", _x_capacity(curve), parts)
 
 
-def learning_parts(curve: pd.DataFrame) -> go.Figure | None:
-    """Return bias² and variance against the number of training examples, both axes logarithmic."""
-    return _parts(
-        curve, "n_train", log_axis(curve["n_train"], "training examples (log scale)"), ("bias_sq", "variance")
-    )
+def learning_parts(curve: pd.DataFrame, ahead: Mapping[str, pd.DataFrame] | None = None) -> go.Figure | None:
+    """Return bias² and variance against the number of training examples, both axes logarithmic.
+
+    Args:
+        curve: `lab.analysis.learning_curve.learning_curve`.
+        ahead: Part → table of `lab.analysis.learning_curve.extrapolate`, drawn dotted beyond the data.
+    """
+    ahead = {part: table[table["extrapolated"]] for part, table in (ahead or {}).items()}
+    sizes = [*curve["n_train"], *(n for table in ahead.values() for n in table["n_train"])]
+    axis = log_axis(sizes, "training examples (log scale)")
+    fig = _parts(curve, "n_train", axis, ("bias_sq", "variance"), ahead=[v for t in ahead.values() for v in t["value"]])
+    for part, table in ahead.items():
+        if fig is None or table.empty:
+            continue
+        style = look(part, with_noise=knows_noise(curve))
+        band(fig, table["n_train"].tolist(), table["lo"].clip(lower=1e-12), table["hi"], style.color)
+        dotted = style._replace(dash="dot", label=f"{style.label}, extrapolated")
+        line(fig, table["n_train"].tolist(), table["value"], dotted, markers=False)
+    return fig
 
 
 def epochs_parts(table: pd.DataFrame) -> go.Figure | None:
@@ -130,7 +144,13 @@ def epochs_parts(table: pd.DataFrame) -> go.Figure | None:
 
 
 def _parts(
-    table: pd.DataFrame, at: str, x_axis: dict[str, object], parts: Sequence[str], *, log: bool = True
+    table: pd.DataFrame,
+    at: str,
+    x_axis: dict[str, object],
+    parts: Sequence[str],
+    *,
+    log: bool = True,
+    ahead: Sequence[float] = (),
 ) -> go.Figure | None:
     table = table.sort_values(at)
     parts = [p for p in parts if _has(table, p)]
@@ -139,7 +159,11 @@ def _parts(
     values = [v for p in parts for v in table[p]]
     if log and not any(v > 0 for v in values):
         return None
-    y_axis = log_axis(values, "part of the Brier risk (log scale)", pad=0.12) if log else {"title": {"text": RISK_AXIS}}
+    y_axis = (
+        log_axis([*values, *ahead], "part of the Brier risk (log scale)", pad=0.12)
+        if log
+        else {"title": {"text": RISK_AXIS}}
+    )
     fig = figure(x=x_axis, y=y_axis, hover="x unified")
     styles = [look(p, with_noise=knows_noise(table)) for p in parts]
     floor = min((v for v in values if v > 0), default=1.0) * 0.1 if log else -np.inf
@@ -168,7 +192,8 @@ def learning_curve(curve: pd.DataFrame, extrapolation: pd.DataFrame | None = Non
     ahead = None if extrapolation is None else extrapolation[extrapolation["n_train"] >= max(sizes)]
     if ahead is not None and len(ahead):
         values += [*ahead["lo"], *ahead["hi"]]
-    floor = 0.02 * float(curve["risk"].min())  # a training risk of 1e-6 would press all else against the top
+    # a training risk of 1e-6, or a band that reaches 0, would press all else against the top
+    floor = 0.1 * min(float(curve["risk"].min()), *([] if ahead is None else ahead["value"]))
     span = [*sizes, *([] if ahead is None else ahead["n_train"].tolist())]
     fig = figure(
         x=log_axis(span, "training examples (log scale)"), hover="x unified",

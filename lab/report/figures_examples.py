@@ -23,7 +23,10 @@ def example_map(table: pd.DataFrame, *, with_noise: bool) -> go.Figure | None:
         return None
     shown = thinned(table)
     bias = look("bias_sq", with_noise=with_noise)
-    fig = figure(x={"title": {"text": "variance of the image"}}, y={"title": {"text": f"{bias.label} of the image"}})
+    ends = [min(float(shown["variance"].min()), 0.0), float(shown["variance"].max())]
+    pad = 0.04 * (ends[1] - ends[0]) or 0.01
+    x_axis = {"title": {"text": "variance of the image"}, "range": rounded([ends[0] - pad, ends[1] + pad])}
+    fig = figure(x=x_axis, y={"title": {"text": f"{bias.label} of the image"}, "rangemode": "tozero"})
     top = float(table["risk"].quantile(0.999))
     for k, risk in enumerate(np.linspace(0, top, 5)[1:]):
         fig.add_scatter(

@@ -8,19 +8,17 @@ import pandas as pd
 
 from lab.data.resampling import describe
 from lab.report.context import Page
+from lab.report.protocol import protocol
 from lab.report.text import (
     MISSING,
     command,
     count,
     duration,
     glossary,
-    interval,
     is_number,
     knob_value,
     moment,
     num,
-    percent,
-    sentence,
 )
 from lab.report.view import Block, Section
 from lab.spec import Replication
@@ -76,68 +74,6 @@ def state(page: Page) -> str:
     return f"This is a partial report: {'; '.join(missing)}. To finish: {command('run', page.study)}" if missing else ""
 
 
-def verdict(page: Page) -> tuple[Section, dict[str, Any]]:
-    """Return the first section and what its template shows."""
-    diagnosis, focus = page.tables.diagnosis, page.tables.focus
-    context: dict[str, Any] = {"tiles": [], "share": [], "share_label": "", "tile_caption": ""}
-    if focus is not None and is_number(focus.get("risk")):
-        names = ["risk", "bias_sq", "variance", *(["noise"] if page.known_noise else [])]
-        context["tiles"] = [_tile(page, focus, name) for name in names]
-        context["share"], context["share_label"] = _share(page, focus)
-        who = "the confirmed configuration" if focus["phase"] == "confirm" else "the best trial, not yet confirmed"
-        knobs = [k for k in page.history.spec.get("space", {}) if k in focus]
-        context["tile_caption"] = (
-            f"Measured on {num(page.history.data.get('n_test'))} test images with "
-            f"n = {num(focus.get('n_replicas'))} replicas of {who}: "
-            f"{', '.join(f'{k} {knob_value(focus[k])}' for k in knobs)}. Brackets: {page.level} % intervals. "
-            "The Brier risk is 0 for a perfect model and 2 for one that is certain and always wrong."
-        )
-    context["actions"] = [{"text": sentence(a.text), "command": a.command} for a in diagnosis.actions[:3]]
-    context["sure"] = _how_sure(page)
-    context["evidence"] = [sentence(line) for line in diagnosis.evidence]
-    answer = diagnosis.verdict.replace("bias² + noise", "bias²\u00a0+\u00a0noise")  # one word, not to be broken
-    return Section("verdict", "What limits this model?", answer, partial="verdict", short="Verdict"), context
-
-
-def _tile(page: Page, focus: pd.Series, name: str) -> dict[str, str]:
-    value = focus.get(name)
-    band = interval(focus.get(f"{name}_lo"), focus.get(f"{name}_hi"), value) if name != "noise" else "known exactly"
-    flag = "Estimate below 0: too small to tell from 0" if value is not None and value < 0 else ""
-    return {"id": name, "name": page.part(name), "value": num(value), "band": band, "flag": flag}
-
-
-def _share(page: Page, focus: pd.Series) -> tuple[list[dict[str, str]], str]:
-    """Return how the risk is made up as pieces of a bar. Negative estimates take no room in it."""
-    names = [*(["noise"] if page.known_noise else []), "bias_sq", "variance"]
-    sizes = {n: max(float(focus[n]), 0.0) if is_number(focus.get(n)) else 0.0 for n in names}
-    total = sum(sizes.values())
-    if total <= 0:
-        return [], ""
-    pieces, at = [], 0.0
-    for name, size in sizes.items():
-        width = 100 * size / total
-        pieces.append(
-            {"id": name, "x": f"{at:.2f}", "width": f"{width:.2f}", "text": f"{page.part(name)} {width:.0f} %"}
-        )
-        at += width
-    return pieces, "Shares of the risk: " + ", ".join(p["text"] for p in pieces)
-
-
-def _how_sure(page: Page) -> str:
-    d = page.tables.diagnosis
-    rule = (
-        "If the whole interval lies above 60 % the model underfits, if it lies below 40 % it overfits, and else it "
-        "is balanced or unclear: the verdict changes when the interval crosses one of these lines. "
-        "More replicas narrow it."
-    )
-    if not is_number(d.share):
-        return "Nothing was measured, so nothing is sure. A verdict needs trials whose replicas finish training."
-    band = f" [{percent(d.share_lo)}, {percent(d.share_hi)}]" if is_number(d.share_lo) and is_number(d.share_hi) else ""
-    return (
-        f"{sentence(page.bias)[:-1]} makes up {percent(d.share)}{band} of the sum of {page.bias} and variance. {rule}"
-    )
-
-
 def checks(page: Page) -> tuple[Section, dict[str, Any]]:
     """Return the section on trust and the rows of its table, the worst first."""
     table = page.tables.checks
@@ -186,6 +122,11 @@ def method(page: Page) -> Section:
     )
     n_pool = int(data.get("n_pool") or n_train)
     sets = describe(Replication(**replication), n_train=n_train, n_pool=n_pool)
+    picture = protocol(
+        n_resamples=page.n_resamples, n_inits=page.n_inits, n_train=n_train, scheme=scheme,
+        n_pool="a generator" if scheme == "fresh" else f"{num(data.get('n_pool'))} images",
+        n_validation=num(data.get("n_validation")), n_test=num(data.get("n_test")),
+    )  # fmt: skip
     lines = [
         f"Training sets: {sets}",
         "Replica: one training, on resample d and from seed i; all combinations are trained (a crossed design), with "
@@ -224,7 +165,7 @@ def method(page: Page) -> Section:
         "method",
         "How was this measured, and what can it not show?",
         answer,
-        (Block("list", lines),),
+        (Block("markup", picture), Block("list", lines)),
         short="Method and caveats",
     )
 

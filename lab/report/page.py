@@ -24,6 +24,7 @@ from lab.report.context import Page
 from lab.report.exports import file_names, files
 from lab.report.style import css_colors, exchange
 from lab.report.tables import Tables, collect, verdict
+from lab.report.verdict import limits
 from lab.report.view import Section, script_json
 from lab.storage import Home, disk_errors, inside
 
@@ -76,8 +77,9 @@ def render(loaded: History, tables: Tables) -> str:
         "facts": framing.facts(page),
         "state": framing.state(page),
         "trials_table": sections_trials.trials_table(page),
+        "main_files": [(name, page.href(name)) for name in ("trials.csv", f"{loaded.study}.json")],
     }
-    verdict_section, more = framing.verdict(page)
+    verdict_section, more = limits(page)
     checks_section, checks = framing.checks(page)
     words_section, words = framing.words(page)
     reproduce_section, reproduce = framing.reproduce(page, file_names(loaded, tables))

@@ -218,7 +218,8 @@ def more_data(page: Page) -> Section:
     fig = figures.learning_curve(curve, table)
     if fig is not None:
         views.append(figure_view(fig, "learning", title="Risk", label=f"Learning curve. {answer}", caption=caption))
-    parts = figures.learning_parts(curve)
+    apart = {k: e.table for k, e in page.tables.extrapolations.items() if isinstance(e, Extrapolation)}
+    parts = figures.learning_parts(curve, apart)
     if parts is not None:
         views.append(figure_view(
             parts, "learning-parts", title=f"{page.bias[0].upper()}{page.bias[1:]} and variance",
@@ -232,6 +233,9 @@ def more_data(page: Page) -> Section:
     blocks = panel(views)
     if not isinstance(ahead, Extrapolation):
         blocks.append(Block("note", sentence(f"No extrapolation: {ahead.reason}")))
+    elif page.tables.needed:
+        blocks += [Block("heading", "How many examples for a lower risk?"),
+                   Block("list", [sentence(needed.text) for needed in page.tables.needed])]  # fmt: skip
     numbers = table_view(
         curve, [("n_train", "n_train"), *page.columns("risk", "bias_sq", "variance", *CAUSES),
                 ("train_risk", "training risk"), ("test_error", "test error"), ("n_replicas", "replicas")],

@@ -47,10 +47,10 @@ def examples(page: Page) -> Section:
                        short=short)  # fmt: skip
     suspected = table[table["suspected"]]
     wrong = int((table["vote"] != table["label"]).sum())
+    labels = f"{count(len(suspected), 'label')} should be checked" if len(suspected) else "no label looks wrong"
     answer = (
-        f"The hardest tenth of the {len(table)} test images carries {percent(concentration(table))} of the risk; "
-        f"{count(wrong, 'image is', 'images are')} called wrong by most replicas, and the label of {len(suspected)} "
-        f"of them {'needs' if len(suspected) == 1 else 'need'} a look."
+        f"The hardest tenth of the {len(table)} test images carries {percent(concentration(table))} of the risk; most "
+        f"replicas are wrong on {count(wrong, 'image')}, and {labels}."
     )
     who = f"{which(focus)}, n = {num(focus.get('n_replicas'))} replicas"
     caption = f"One point an image; {who}. Estimates of a single image are noisy, and near 0 can be negative."
@@ -108,7 +108,7 @@ def _card(page: Page, row: dict[Hashable, Any]) -> Card:
     return Card(
         image=image,
         title=f"labelled “{row['name']}”",
-        said=f"“{row['vote_name']}” say {votes[row['vote']]} of {votes.sum()}",
+        said=f"{votes[row['vote']]} of {votes.sum()} say “{row['vote_name']}”",
         bars=vote_bars(votes.tolist(), int(row["label"]), names),
         parts=f"image {row['index']}: {num(row['bias_sq'], 2)} + {num(row['variance'], 2)}",
     )

@@ -12,14 +12,15 @@ from lab.analysis.classification import Confusion, confusion, per_class, summary
 from lab.analysis.confidence import areas, reliability, roc
 from lab.analysis.diagnosis import Diagnosis, checks_table, diagnose
 from lab.analysis.examples import per_example, votes
-from lab.analysis.learning_curve import Extrapolation, Refusal, extrapolate, learning_curve
+from lab.analysis.learning_curve import Extrapolation, Needed, Refusal, extrapolate, learning_curve, n_needed
 from lab.analysis.training_curve import convergence, training_curves
 from lab.errors import LabError
 from lab.history import Examples, History
 
 TARGETS = ("bias_sq", "variance")
 LEAST_IMPORTANCE = 0.05  # in R²
-MOST_DIRECTIONS = 2  # knobs whose direction is drawn, for each of bias² and variance
+LOWER_RISKS = (0.9, 0.75, 0.5)  # of the risk at the largest measured size
+MOST_DIRECTIONS = 3  # knobs whose direction is drawn, for each of bias² and variance
 
 
 class Direction(NamedTuple):
@@ -50,7 +51,9 @@ class Tables:
     training: pd.DataFrame
     convergence: pd.DataFrame
     learning: pd.DataFrame
-    extrapolation: Extrapolation | Refusal
+    extrapolation: Extrapolation | Refusal  # of the risk
+    extrapolations: dict[str, Extrapolation | Refusal]  # of bias² and of variance, each apart
+    needed: tuple[Needed, ...]  # training examples for lower risks
     confusion: Confusion | None = None
     per_class: pd.DataFrame = field(default_factory=pd.DataFrame)
     summary: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -90,7 +93,7 @@ def collect(history: History) -> Tables:
     capacity, learning = capacity_curve(history.trials), learning_curve(history.trials)
     ranking = importance(history.trials, seed=int(history.spec.get("seed", 0)))
     diagnosis = verdict(history, capacity, learning, ranking)
-    focus = _focus(history, explore, diagnosis)
+    focus, ahead = _focus(history, explore, diagnosis), extrapolate(learning)
     tables = Tables(
         explore=explore,
         focus=focus,
@@ -104,7 +107,9 @@ def collect(history: History) -> Tables:
         training=training_curves(history.epochs),
         convergence=convergence(history.replicas),
         learning=learning,
-        extrapolation=extrapolate(learning),
+        extrapolation=ahead,
+        extrapolations={target: extrapolate(learning, target) for target in TARGETS},
+        needed=_needed(learning, ahead),
     )
     return tables if focus is None else _with_classes(history, tables, str(focus["key"]))
 
@@ -115,6 +120,13 @@ def _focus(history: History, explore: pd.DataFrame, diagnosis: Diagnosis) -> pd.
         measured = explore.dropna(subset=[c for c in ("selection_risk", "risk") if c in explore])
         rows = measured.sort_values(["selection_risk", "number"], kind="stable").head(1)
     return None if rows.empty else rows.iloc[0]
+
+
+def _needed(learning: pd.DataFrame, ahead: Extrapolation | Refusal) -> tuple[Needed, ...]:
+    if isinstance(ahead, Refusal):
+        return ()
+    risk = float(learning.dropna(subset=["risk"])["risk"].iloc[-1])
+    return tuple(n_needed(ahead, share * risk) for share in LOWER_RISKS)
 
 
 def _directions(history: History, ranking: pd.DataFrame) -> tuple[Direction, ...]:

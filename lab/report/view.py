@@ -101,7 +101,7 @@ class TableView:
 
 @dataclass(frozen=True)
 class Block:
-    """A piece of a section: "panel" (figures side by side), "numbers" (a folded table), "note", "list", "heading"."""
+    """A piece of a section: "panel" (figures side by side), "numbers" (a folded table), "note" and so on."""
 
     kind: str
     content: Any

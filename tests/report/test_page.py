@@ -8,6 +8,7 @@ import re
 from html.parser import HTMLParser
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
 
 from lab.report import page as pages
@@ -237,3 +238,39 @@ def test_missing_predictions_are_named_in_the_page():
     history = dataclasses.replace(synthetic_history("one_trial"), has_predictions=False)
     html = render(history, collect(history))
     assert "predictions.npz of explore-0000 is missing" in html
+
+
+def test_every_check_that_has_evidence_in_the_page_leads_to_it(made):
+    outline = Outline(without_bundle(made("healthy")[2]))
+    seen = [attrs["href"] for attrs, _ in outline.all("a", **{"class": "see"})]
+    assert len(seen) >= 12 and {"#training", "#drivers", "#capacity", "#method"} <= set(seen)
+    statuses = [attrs["class"] for attrs, _ in outline.all("span") if attrs.get("class", "").startswith("status")]
+    order = ["status fail", "status warn", "status unknown", "status pass"]
+    decided = [s for s in statuses if s != "status unknown"]
+    assert decided == sorted(decided, key=order.index)
+
+
+def test_the_protocol_is_drawn_with_its_numbers(made):
+    outline = Outline(without_bundle(made("healthy")[2]))
+    [drawing] = [attrs for attrs, _ in outline.all("svg") if attrs.get("class") == "protocol"]
+    assert "8 training sets of 150 examples (disjoint) from 1,297 images" in drawing["aria-label"]
+    assert "32 replicas, all compared on the same 400" in drawing["aria-label"]
+    cells = [attrs for attrs, _ in outline.all("rect") if attrs.get("class") == "cell"]
+    assert len(cells) == 5 * 4  # of eight training sets the first four and the last are drawn
+
+
+def test_what_a_lower_risk_would_need_is_said_with_its_range(made):
+    outline, tables = Outline(without_bundle(made("healthy")[2])), made("healthy")[1]
+    said = [text for _, text in outline.all("li")]
+    for needed in tables.needed:
+        assert any(needed.text.removeprefix("risk ") in text for text in said)
+    assert len(tables.needed) == 3
+
+
+@pytest.mark.parametrize(("share", "factor"), [(0.65, (0.13 / 0.05) ** 2), (0.55, None)])
+def test_what_would_settle_an_unclear_verdict_follows_from_the_width_of_the_interval(made, share, factor):
+    history, tables, _ = made("healthy")
+    diagnosis = dataclasses.replace(tables.diagnosis, kind="unclear", share=share, share_lo=0.52, share_hi=0.75)
+    html = render(history, dataclasses.replace(tables, diagnosis=diagnosis))
+    told = f"about {int(np.ceil(8 * factor))} instead of 8" if factor else "about 128 instead of 8"  # (0.2/0.05)²
+    assert told in html
