@@ -93,10 +93,11 @@ def _design(case: Case) -> Iterator[Check]:
                 _status(not spread <= MAX_ERROR_OF_ERROR, math.isfinite(spread)), where="method")  # fmt: skip
     scheme = case.spec.get("replication", {}).get("scheme")
     n_train, n_pool = number(case.row, "n_train"), float(case.data.get("n_pool") or math.nan)
-    shared = {"fresh": 0.0, "disjoint": 0.0}.get(str(scheme), n_train / n_pool)
+    shared = {"fresh": 0.0, "disjoint": 0.0, "seeds": 1.0}.get(str(scheme), n_train / n_pool)
     note = {
         "bootstrap": "about 37 % of each training set are repeats, and any two sets share examples: variance from the "
         "training set is not that of fresh samples",
+        "seeds": "one training set for all replicas: what the data do is booked as bias²",
         "subsample": "what training sets share cannot vary: that part of the variance is booked as bias²",
     }.get(str(scheme), "")
     yield Check("overlap of training sets", f"any two share at most {MAX_OVERLAP:.0%}",

@@ -122,6 +122,7 @@ def method(page: Page) -> Section:
     )
     n_pool = int(data.get("n_pool") or n_train)
     sets = describe(Replication(**replication), n_train=n_train, n_pool=n_pool)
+    scheme = str(replication.get("scheme"))
     picture = protocol(
         n_resamples=page.n_resamples, n_inits=page.n_inits, n_train=n_train, scheme=scheme,
         n_pool="a generator" if scheme == "fresh" else f"{num(data.get('n_pool'))} images",

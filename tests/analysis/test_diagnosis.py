@@ -294,7 +294,7 @@ class TestChecks:
 
     @pytest.mark.parametrize(("scheme", "n_train", "status"), [
         ("disjoint", 150, "ok"), ("fresh", 150, "ok"), ("subsample", 100, "ok"), ("subsample", 600, "attention"),
-        ("bootstrap", 100, "attention"),
+        ("bootstrap", 100, "attention"), ("seeds", 100, "attention"),
     ])  # fmt: skip
     def test_training_sets_that_overlap_ask_for_attention(self, scheme, n_train, status):
         spec = SPEC | {"replication": {"scheme": scheme, "n_resamples": 8, "n_inits": 4}}
