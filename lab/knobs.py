@@ -26,6 +26,10 @@ INIT_SCHEMES = (
 )  # fmt: skip
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("constant", "cosine", "step", "one_cycle")
+LOSSES = ("cross_entropy", "brier", "focal")
+CLASS_WEIGHTS = ("none", "balanced")
+AVERAGINGS = ("none", "ema", "swa")
+ATTACKS = ("none", "fgsm", "pgd")
 
 
 def _option(default: str, options: tuple[str, ...]) -> Any:
@@ -42,9 +46,9 @@ def _number(default: float, low: float, high: float) -> Any:
 class TrialConfig:
     """One hyperparameter configuration: all that fixes how a replica is trained, except its data and its seed.
 
-    Units: `learning_rate` and `weight_decay` as in torch.optim (`weight_decay` is coupled, i.e. added to the gradient,
-    for `sgd` and `adam`, and decoupled for `adamw`); `dropout` is the probability that a hidden unit is zeroed;
-    `n_train` counts examples; `epochs` counts passes over them.
+    Units: `learning_rate` and `weight_decay` as in torch.optim (`weight_decay` is coupled, i.e. an L2 penalty added to
+    the gradient, for `sgd` and `adam`, and decoupled for `adamw`); `dropout` is the probability that a hidden unit is
+    zeroed; `n_train` counts examples; `epochs` counts passes over them.
     """
 
     family: str = _option("mlp", FAMILIES)
@@ -66,11 +70,20 @@ class TrialConfig:
     schedule: str = _option("constant", SCHEDULES)
     clip_norm: float = _number(0.0, 0.0, 1e6)  # largest norm of a replica's gradient; 0: not clipped
     patience: int = _number(0, 0, 10_000)  # evaluations without a lower validation risk until it stops; 0: never
+    loss: str = _option("cross_entropy", LOSSES)
+    label_smoothing: float = _number(0.0, 0.0, 1.0)  # share of the target that goes to all classes alike
+    focal_gamma: float = _number(2.0, 0.0, 20.0)  # exponent of the loss "focal"
+    class_weights: str = _option("none", CLASS_WEIGHTS)  # balanced: by the counts of the replica's own training set
+    l1: float = _number(0.0, 0.0, 10.0)  # factor of the sum of |weights and biases| in the loss
+    averaging: str = _option("none", AVERAGINGS)  # of the weights; what is evaluated is their average
+    ema_decay: float = _number(0.99, 0.0, 0.999999)  # a step, of the averaging "ema"
+    swa_start: float = _number(0.75, 0.0, 1.0)  # fraction of the epochs after which the averaging "swa" begins
+    adversarial: str = _option("none", ATTACKS)  # training on attacked images
+    epsilon: float = _number(0.05, 0.0, 1.0)  # largest change of a pixel (of 0 to 1) in adversarial training
+    attack_epsilon: float = _number(0.0, 0.0, 1.0)  # the same, of the attack that the test images are put to; 0: none
     batch_size: int = _number(32, 1, 65536)
     epochs: int = _number(60, 1, 100_000)
     n_train: int = _number(150, 1, 10_000_000)
-    label_noise: float = _number(0.0, 0.0, 1.0)  # share of the training labels that is redrawn, evenly over the classes
-    noisy_targets: bool = False  # decompose for labels with that noise, instead of for the clean ones
 
     def __post_init__(self) -> None:
         for knob in dataclasses.fields(self):

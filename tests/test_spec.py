@@ -24,7 +24,8 @@ def test_every_knob_can_be_searched_or_fixed():
         if kind is bool:
             Study(question="?", data="digits", space={name: Choice(True, False)})
         elif kind in (int, float):
-            Study(question="?", data="digits", space={name: Choice(default, default + (1 if kind is int else 0.05))})
+            other = default + 1 if kind is int else default / 2 or 0.05
+            Study(question="?", data="digits", space={name: Choice(default, other)})
 
 
 def test_a_trial_is_made_of_defaults_then_fixed_then_searched_values():

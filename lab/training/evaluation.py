@@ -3,7 +3,7 @@
 Shape suffixes: R replicas, N examples, C classes, B batch.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lab.data.datasets import Dataset
 from lab.training import losses
+from lab.training.attacks import Attack
 from lab.training.losses import Array, Errors
 from lab.training.pack import Pack
 from lab.training.sets import TrainingSets
@@ -24,12 +25,15 @@ class Measured(NamedTuple):
     """One evaluation of R replicas.
 
     Attributes:
-        splits: train, val and test → errors and probabilities (R, N, C), see `lab.training.losses.errors`.
+        splits: train, val and test → errors and probabilities (R, N, C), see `lab.training.losses.errors`. Also
+            "attacked", the test set under attack, where it is measured.
         finite_R: Whether all weights are finite.
+        signals: name → (R,), see `lab.training.health`.
     """
 
     splits: dict[str, tuple[Errors, Array]]
     finite_R: NDArray[np.bool_]
+    signals: Mapping[str, Array]
 
 
 def evaluation_epochs(n_epochs: int, n_evaluations: int) -> list[int]:
@@ -43,7 +47,15 @@ def evaluation_epochs(n_epochs: int, n_evaluations: int) -> list[int]:
 
 
 @torch.no_grad()
-def evaluate(pack: Pack, sets_R: Tensor, sets: TrainingSets, dataset: Dataset) -> Measured:
+def evaluate(
+    pack: Pack,
+    sets_R: Tensor,
+    sets: TrainingSets,
+    dataset: Dataset,
+    *,
+    attack: Attack | None = None,
+    signals: Mapping[str, Array] | None = None,
+) -> Measured:
     """Measure the replicas of a pack; `sets_R` says which training set each of them has."""
     every_RN = sets.positions(torch.arange(sets.n_train, device=sets_R.device)[None], sets_R)
     logits = [_logits(pack, sets.batch(every_RN[:, part])[0]) for part in _chunks(sets.n_train, pack)]
@@ -54,7 +66,14 @@ def evaluate(pack: Pack, sets_R: Tensor, sets: TrainingSets, dataset: Dataset) -
             _logits(pack, sets.standardised(pool.images[part], sets_R)) for part in _chunks(len(pool.labels), pack)
         ]
         splits[split] = losses.errors(torch.cat(logits, dim=1), pool.labels[None])
-    return Measured(splits, pack.finite_R().cpu().numpy())
+    if attack is not None:
+        logits = []
+        for part in _chunks(len(dataset.test.labels), pack):
+            images_RBCHW = sets.standardised(dataset.test.images[part], sets_R)
+            labels_B = torch.from_numpy(dataset.test.labels[part]).to(sets_R.device)
+            logits.append(_logits(pack, attack(pack, images_RBCHW, labels_B.expand(len(pack), -1))))
+        splits["attacked"] = losses.errors(torch.cat(logits, dim=1), dataset.test.labels[None])
+    return Measured(splits, pack.finite_R().cpu().numpy(), signals or {})
 
 
 def _logits(pack: Pack, images_RBCHW: Tensor) -> Tensor:

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from lab import models
 from lab.data.datasets import Dataset
-from lab.data.resampling import training_sets
+from lab.data.resampling import draw_resample
 from lab.knobs import TrialConfig
 from lab.spec import Replication
+from lab.training import health
 from lab.training.crew import Crew, State, part
 from lab.training.evaluation import evaluate, evaluation_epochs
 from lab.training.scores import Evaluation, Scores
@@ -69,13 +70,24 @@ def fit(
     """
     D, I = replication.n_resamples, replication.n_inits  # noqa: E741 - the letters of the shape legend
     target = torch.device(device)
-    pools = training_sets(config, dataset, replication, seed=seed, first_resample=first_resample)
-    sets = TrainingSets(pools, target, dtype)
+    pools = [
+        draw_resample(
+            dataset,
+            replication.scheme,
+            n_train=config.n_train,
+            n_blocks=D,
+            seed=seed,
+            index=d,
+            stratified=replication.stratified,
+        )
+        for d in range(first_resample, first_resample + D)
+    ]
+    sets = TrainingSets(pools, dataset.n_classes, device=target, dtype=dtype)
     network = models.build(config, dataset.image_shape, dataset.n_classes)
     n_crews = -(-D * I // (pack_size or D * I))
     crews = [
         Crew(
-            network, [config] * len(places_R), places_R, first_init + places_R % I, places_R // I,
+            network, [config] * len(places_R), places_R, first_init + places_R % I, places_R // I, sets,
             seed=seed, device=target, dtype=dtype,
         )
         for places_R in np.array_split(np.arange(D * I), n_crews)
@@ -84,12 +96,14 @@ def fit(
     if resume is not None:
         _restore(resume, crews, scores)
 
-    for epoch in evaluation_epochs(config.epochs, n_evaluations):
+    epochs = evaluation_epochs(config.epochs, n_evaluations)
+    watched = health.watched(epochs)
+    for epoch in epochs:
         if epoch <= scores.epoch:
             continue
         for crew in crews:
             while crew.epoch < epoch and len(crew):
-                _one_epoch(crew, sets)
+                _one_epoch(crew, sets, is_watched=crew.epoch + 1 == epoch and epoch in watched)
                 if on_epoch is not None:
                     on_epoch(lambda: _state(crews, scores))
             if crew.evaluated < epoch and len(crew):
@@ -97,37 +111,51 @@ def fit(
         yield scores.at(epoch)
 
 
-def _one_epoch(crew: Crew, sets: TrainingSets) -> None:
-    """Take every replica of a crew once through its training set."""
+def _one_epoch(crew: Crew, sets: TrainingSets, *, is_watched: bool) -> None:
+    """Take every replica of a crew once through its training set; the signals of the last step are kept if watched."""
     order_RN = sets.positions(crew.orders(crew.epoch + 1), crew.sets_R)
-    for index_RB in order_RN.split(crew.config.batch_size, dim=1):
+    *batches, last_RB = order_RN.split(crew.config.batch_size, dim=1)
+    for index_RB in batches:
         _one_step(crew, *sets.batch(index_RB))
+    before_RP = crew.pack.theta_RP.clone() if is_watched else None
+    _one_step(crew, *sets.batch(last_RB))
     crew.epoch += 1
+    crew.signals = {}
+    if before_RP is not None:
+        crew.signals = health.measure(crew.pack, before_RP, sets.first(health.N_EXAMPLES, crew.sets_R))
 
 
 def _one_step(crew: Crew, images_RBCHW: Tensor, labels_RB: Tensor) -> None:
     """Update every replica once, on its own batch."""
     pack = crew.pack
     crew.dropout.step = crew.step
+    if crew.attack is not None:
+        images_RBCHW = crew.attack(pack, images_RBCHW, labels_RB)
     logits_RBC = pack.network.forward(pack.weights, pack.buffers, images_RBCHW, crew.dropout)
     pack.differentiate(crew.criterion(logits_RBC, labels_RB))
+    if crew.l1_R1 is not None:
+        pack.penalise(crew.l1_R1)
     if crew.largest_R1 is not None:
         pack.clip(crew.largest_R1)
     crew.optimizer.step(crew.step)
     crew.step += 1
+    if crew.averaging is not None:
+        crew.averaging.update(pack.theta_RP, crew.step)
 
 
 def _evaluate(epoch: int, crew: Crew, sets: TrainingSets, dataset: Dataset, scores: Scores) -> None:
     """Measure a crew, and let those leave that have diverged or stopped; the latter are measured at their best."""
-    scores.record(crew.places_R, evaluate(crew.pack, crew.sets_R, sets, dataset))
+    at_end, pack = epoch == crew.config.epochs, crew.shown(sets)
+    attack = crew.test_attack(sets) if at_end else None
+    scores.record(crew.places_R, evaluate(pack, crew.sets_R, sets, dataset, attack=attack, signals=crew.signals))
     leaves_R = scores.diverged_R[crew.places_R]
     if crew.stopping is not None:
         risk_R = scores.metrics["val_risk"][crew.places_R]
-        stops_R = crew.stopping.update(crew.pack, risk_R, leaves_R, at_end=epoch == crew.config.epochs)
+        stops_R = crew.stopping.update(pack, risk_R, leaves_R, at_end=at_end)
         if stops_R.any():
             rows_S = torch.from_numpy(np.flatnonzero(stops_R)).to(crew.sets_R.device)
-            best = crew.stopping.best(rows_S)
-            scores.record(crew.places_R[stops_R], evaluate(best, crew.sets_R[rows_S], sets, dataset))
+            best, attack = crew.stopping.best(rows_S), crew.test_attack(sets, rows_S)
+            scores.record(crew.places_R[stops_R], evaluate(best, crew.sets_R[rows_S], sets, dataset, attack=attack))
         leaves_R = leaves_R | stops_R
     if leaves_R.any():
         crew.keep(~leaves_R)

@@ -7,14 +7,16 @@ their own; label smoothing moves ε of it to all classes alike (and leaves the d
 Shape suffixes: R replicas, B batch, N examples, C classes.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+
+from lab.knobs import TrialConfig
 
 Array = NDArray[np.float64]
 
@@ -74,6 +76,21 @@ class Criterion:
         self.loss = loss
         self.smoothing_R, self.gamma_R, self.class_weights_RC = smoothing_R, gamma_R, class_weights_RC
         self._is_plain = loss == "cross_entropy" and class_weights_RC is None and not bool(smoothing_R.any())
+
+    @classmethod
+    def of(cls, configs_R: Sequence[TrialConfig], counts_RC: Tensor, dtype: torch.dtype) -> "Criterion":
+        """Return the loss of replicas of these configurations, which share its kind.
+
+        `counts_RC` says how many examples of each class are in a replica's training set.
+        """
+        kwargs: Any = {"device": counts_RC.device, "dtype": dtype}
+        weights_RC = None
+        if any(config.class_weights == "balanced" for config in configs_R):
+            balanced_R1 = torch.tensor([[config.class_weights == "balanced"] for config in configs_R])
+            weights_RC = torch.where(balanced_R1.to(counts_RC.device), balanced_weights(counts_RC.to(dtype)), 1)
+        smoothing_R = torch.tensor([config.label_smoothing for config in configs_R], **kwargs)
+        gamma_R = torch.tensor([config.focal_gamma for config in configs_R], **kwargs)
+        return cls(configs_R[0].loss, smoothing_R, gamma_R, weights_RC)
 
     def keep(self, replicas: Tensor) -> None:
         """Go on with these replicas alone."""

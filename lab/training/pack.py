@@ -84,6 +84,12 @@ class Pack:
         """Write the gradient of each replica's own loss to theta's gradient (R, P)."""
         torch._foreach_copy_(self._gradients, torch.autograd.grad(summed_loss, list(self.weights.values())))
 
+    def penalise(self, l1_R1: Tensor) -> None:
+        """Add to each replica's gradient that of its factor times the sum of its absolute weights."""
+        gradient_RP = self.theta_RP.grad
+        assert gradient_RP is not None
+        gradient_RP.addcmul_(self.theta_RP.sign(), l1_R1)
+
     def clip(self, norm_R1: Tensor) -> None:
         """Scale down each replica's gradient to its own largest norm, as clip_grad_norm_ does with one network."""
         gradient_RP = self.theta_RP.grad

@@ -5,7 +5,7 @@ N examples, C classes.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -26,6 +26,9 @@ class Evaluation:
         probabilities_test_DINC: Predictions on the test set, float32; NaN for diverged replicas.
         probabilities_val_DINC: The same on the validation set.
         diverged_R: Replicas whose weights or training loss have been infinite or NaN at this or an earlier evaluation.
+        probabilities_shifted: The same on the test set under other conditions ("attacked"), where they were measured;
+            NaN for replicas that were not. `metrics` then has `{condition}_{loss,risk,error}` too.
+        signals: name → (R,) of what `lab.training.health` measures; NaN for replicas that have stopped or diverged.
     """
 
     epoch: int
@@ -33,6 +36,8 @@ class Evaluation:
     probabilities_test_DINC: NDArray[np.float32]
     probabilities_val_DINC: NDArray[np.float32]
     diverged_R: NDArray[np.bool_]
+    probabilities_shifted: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    signals: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
 class Scores:
@@ -42,6 +47,7 @@ class Scores:
         epoch: That of the latest evaluation that was given out, 0 before the first.
         diverged_R: Which replicas have ever not been finite.
         metrics: name → (R,), as in `Evaluation`.
+        signals: The same of the signals of health.
     """
 
     def __init__(self, n_resamples: int, n_inits: int) -> None:
@@ -54,6 +60,7 @@ class Scores:
             for split in ("train", "val", "test")
             for name in Errors._fields
         }
+        self.signals: dict[str, NDArray[np.float64]] = {}
         self._probabilities: dict[str, NDArray[np.float32]] = {}
 
     def record(self, replicas_S: NDArray[np.int64], measured: Measured) -> None:
@@ -65,35 +72,44 @@ class Scores:
         gone_S = self.diverged_R[replicas_S]
         for split, (errors, probabilities) in measured.splits.items():
             for name, values in errors._asdict().items():
-                self.metrics[f"{split}_{name}"][replicas_S] = np.where(gone_S, np.nan, values)
+                known_R = self.metrics.setdefault(f"{split}_{name}", np.full(len(self.diverged_R), np.nan))
+                known_R[replicas_S] = np.where(gone_S, np.nan, values)
             if split == "train":
                 continue
             if split not in self._probabilities:
                 shape = (len(self.diverged_R), *probabilities.shape[1:])
                 self._probabilities[split] = np.full(shape, np.nan, dtype=np.float32)
             self._probabilities[split][replicas_S] = np.where(gone_S[:, None, None], np.nan, probabilities)
+        for name, values in measured.signals.items():
+            known_R = self.signals.setdefault(name, np.full(len(self.diverged_R), np.nan))
+            known_R[replicas_S] = np.where(gone_S, np.nan, values)
 
     def at(self, epoch: int) -> Evaluation:
         """Return a copy of what is known, as the evaluation of this epoch."""
         self.epoch = epoch
-        test_DINC, val_DINC = (
-            self._probabilities[split].reshape(*self._shape, *self._probabilities[split].shape[1:]).copy()
-            for split in ("test", "val")
-        )
+        predicted = {
+            split: probabilities.reshape(*self._shape, *probabilities.shape[1:]).copy()
+            for split, probabilities in self._probabilities.items()
+        }
         metrics = {name: values.copy() for name, values in self.metrics.items()}
-        return Evaluation(epoch, metrics, test_DINC, val_DINC, self.diverged_R.copy())
+        signals, self.signals = self.signals, {}  # they are of one evaluation: who is not measured at the next has none
+        return Evaluation(
+            epoch, metrics, predicted.pop("test"), predicted.pop("val"), self.diverged_R.copy(), predicted, signals
+        )
 
     def state(self) -> dict[str, Tensor]:
         """Return all of it, without a copy."""
         arrays = {"epoch": np.array(self.epoch), "diverged": self.diverged_R, **self.metrics}
         arrays |= {f"probabilities.{split}": values for split, values in self._probabilities.items()}
+        arrays |= {f"signals.{name}": values for name, values in self.signals.items()}
         return {name: torch.from_numpy(values) for name, values in arrays.items()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state` returned."""
         arrays = {name: value.numpy().copy() for name, value in state.items()}
         self.epoch, self.diverged_R = int(arrays.pop("epoch")), arrays.pop("diverged")
-        self._probabilities = {
-            name.removeprefix("probabilities."): arrays.pop(name) for name in list(arrays) if "." in name
-        }
+        self._probabilities, self.signals = (
+            {name.removeprefix(prefix): arrays.pop(name) for name in list(arrays) if name.startswith(prefix)}
+            for prefix in ("probabilities.", "signals.")
+        )
         self.metrics = arrays

@@ -20,9 +20,11 @@ class TrainingSets:
     Attributes:
         n_train: Examples of one training set.
         labels_DN: Labels on the host.
+        n_classes: Classes of the data set, whether or not a training set has examples of all of them.
     """
 
-    def __init__(self, pools: Sequence[Pool], device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, pools: Sequence[Pool], n_classes: int, *, device: torch.device, dtype: torch.dtype) -> None:
+        self.n_classes = n_classes
         statistics = [standardisation(pool.images) for pool in pools]
         self._shift_DC11 = torch.tensor(np.stack([mean for mean, _ in statistics]), device=device, dtype=dtype)
         self._scale_DC11 = torch.tensor(np.stack([std for _, std in statistics]), device=device, dtype=dtype)
@@ -31,6 +33,9 @@ class TrainingSets:
         self._device, self._dtype = device, dtype
         self.n_train = len(pools[0].labels)
         self.labels_DN = np.stack([pool.labels for pool in pools])
+        # whoever changes pixels has to know between which values they lie; not every data set consists of pixels
+        is_pixels = all(0 <= to_float(pool.images).min() and to_float(pool.images).max() <= 1 for pool in pools)
+        self._pixels = (0.0, 1.0) if is_pixels else (-np.inf, np.inf)
         self.images = torch.cat([self.standardised(pool.images, d)[0] for d, pool in enumerate(pools)])
         self.labels = torch.from_numpy(self.labels_DN.ravel()).to(device)
 
@@ -49,3 +54,22 @@ class TrainingSets:
         flat = index_RB.reshape(-1)
         images = self.images.index_select(0, flat).view(*index_RB.shape, *self.images.shape[1:])
         return images, self.labels.index_select(0, flat).view(index_RB.shape)
+
+    def first(self, n: int, sets_R: Tensor) -> Tensor:
+        """Return the first images of each replica's training set, n at the most, (R, n, C, H, W)."""
+        order_RN = torch.arange(min(n, self.n_train), device=self._device)[None]
+        return self.batch(self.positions(order_RN, sets_R))[0]
+
+    def counts(self, sets_R: Tensor) -> Tensor:
+        """Return how many examples of each class are in each replica's training set, shape (R, n_classes)."""
+        counts_DC = np.stack([np.bincount(labels_N, minlength=self.n_classes) for labels_N in self.labels_DN])
+        return torch.from_numpy(counts_DC).to(self._device)[sets_R]
+
+    def box(self, epsilon_R: Tensor, sets_R: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return a change of pixels by ε, and the least and the largest pixel, as each learner sees them.
+
+        Pixels are in units of `to_float`; all three broadcast to images (R, B, C, H, W).
+        """
+        scale_R1C11, shift_R1C11 = self._scale_DC11[sets_R, None], self._shift_DC11[sets_R, None]
+        low, high = ((end - shift_R1C11) / scale_R1C11 for end in self._pixels)
+        return epsilon_R.to(self._dtype)[:, None, None, None, None] / scale_R1C11, low, high

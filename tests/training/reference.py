@@ -5,6 +5,7 @@ units dropout keeps. Nothing of `lab.models.layers`, `lab.training.optimizers` o
 """
 
 import numpy as np
+import techniques
 import torch
 from torch import nn
 
@@ -168,17 +169,25 @@ def train_alone(config, dataset, *, scheme, n_blocks, seed, resample, init):
         optimizer = kind(module.parameters(), lr=rate, weight_decay=decay, fused=False, foreach=False)
     n_steps = config.epochs * -(-config.n_train // config.batch_size)
     schedule = scheduler(config, optimizer, n_steps)
+    loss_of = techniques.objective(config, pool.labels, dataset.n_classes)
+    scale = [torch.from_numpy(np.float32(value)).double() for value in (mean, std)]
+    average = techniques.Average(config, module, -(-config.n_train // config.batch_size))
     step = 0
     for epoch in range(1, config.epochs + 1):
         order = torch.from_numpy(seeds.generator(seed, "order", init, epoch).permutation(config.n_train))
         for batch in order.split(config.batch_size):
             masks.step = step
             optimizer.zero_grad()
-            nn.functional.cross_entropy(module(x[batch]), y[batch]).backward()
+            images = techniques.moved(config, module, x[batch], y[batch], *scale)
+            penalty = config.l1 * sum(p.abs().sum() for p in module.parameters())
+            (loss_of(module(images), y[batch]) + penalty).backward()
             optimizer.step()
+            average.update(module)
             step += 1
             if step < n_steps:
                 schedule.step()
+    if config.averaging != "none":
+        module = average.finished(x.split(config.batch_size))
     module.eval()
     with torch.no_grad():
         return torch.softmax(module(prepared(dataset.test.images)), dim=-1).numpy()

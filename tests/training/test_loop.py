@@ -53,6 +53,14 @@ CASES = [
     {"depth": 0},
     {"batch_size": 21, "n_train": 21},
     {"batch_size": 64},
+    *({"loss": loss} for loss in ("brier", "focal")),
+    {"label_smoothing": 0.2},
+    *({"class_weights": "balanced", "loss": loss} for loss in ("cross_entropy", "focal")),
+    {"l1": 1e-3},
+    *({"averaging": a, "norm": n, "epochs": 5} for a in ("ema", "swa") for n in ("none", "batch")),
+    {"averaging": "swa", "norm": "batch", "family": "cnn", "epochs": 5, "dropout": 0.25},
+    *({"adversarial": a, "epsilon": 0.1} for a in ("fgsm", "pgd")),
+    {"adversarial": "fgsm", "norm": "batch", "family": "cnn", "dropout": 0.25},
 ]
 
 

@@ -47,8 +47,10 @@ def same(first, second):
     assert first.probabilities_test_DINC.tobytes() == second.probabilities_test_DINC.tobytes()
     assert first.probabilities_val_DINC.tobytes() == second.probabilities_val_DINC.tobytes()
     assert first.diverged_R.tolist() == second.diverged_R.tolist()
-    for name, values in first.metrics.items():
-        assert values.tobytes() == second.metrics[name].tobytes()
+    for field in ("metrics", "signals", "probabilities_shifted"):
+        assert getattr(first, field).keys() == getattr(second, field).keys()
+        for name, values in getattr(first, field).items():
+            assert values.tobytes() == getattr(second, field)[name].tobytes()
 
 
 @pytest.mark.parametrize(
@@ -57,6 +59,8 @@ def same(first, second):
         {"optimizer": "adamw", "weight_decay": 0.1, "dropout": 0.3, "norm": "batch", "schedule": "cosine"},
         {"optimizer": "sgd", "family": "cnn", "clip_norm": 0.5},
         {"patience": 1},
+        {"averaging": "ema", "norm": "batch", "adversarial": "fgsm", "l1": 1e-3, "patience": 2, "attack_epsilon": 0.1},
+        {"averaging": "swa", "loss": "focal", "class_weights": "balanced", "label_smoothing": 0.1},
         {"optimizer": "sgd", "learning_rate": 0.2, "activation": "leaky_relu", "init_gain": 3.0},  # some diverge
     ],
     ids=lambda change: ",".join(change),

@@ -1,0 +1,104 @@
+"""Averages of a replica's weights over its training, which are then what is evaluated.
+
+`ema` is an exponential moving average over steps (Polyak & Juditsky 1992; the decay warms up, so that the initial
+weights are soon forgotten), `swa` the mean over the ends of the last epochs (Izmailov et al. 2018). Both are one rule,
+mean ← mean + share · (weights − mean), with shares that depend on the step alone, so nothing else has to be kept.
+
+Running statistics of batch normalisation belong to the weights that were trained, not to their mean: `recalibrated`
+measures them anew.
+
+Shape suffixes: R replicas, S some of them, P parameters, B batch; images are CHW.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from lab.knobs import TrialConfig
+from lab.models import Network
+from lab.models.layers import BATCH_NORM_MOMENTUM
+
+
+def share(config: TrialConfig, n_done: int, n_batches: int) -> float:
+    """Return how much the weights after `n_done` steps count in the mean; an epoch has `n_batches` steps.
+
+    Without averaging, and before `swa` begins, it is 1: the mean is the weights themselves.
+
+    Raises:
+        ValueError: The kind of averaging is unknown.
+    """
+    if config.averaging == "none":
+        return 1.0
+    if config.averaging == "ema":
+        return 1 - min(config.ema_decay, (1 + n_done) / (10 + n_done))  # the warm-up of TensorFlow's moving average
+    if config.averaging == "swa":
+        first = max(1, math.ceil(config.swa_start * config.epochs))  # the first epoch whose end counts
+        epoch, inside = divmod(n_done, n_batches)
+        if epoch < first:
+            return 1.0
+        return 0.0 if inside else 1 / (epoch - first + 1)
+    raise ValueError(f"unknown averaging {config.averaging!r}: choose none, ema or swa")
+
+
+class Averaging:
+    """The mean of the weights of each replica of a pack."""
+
+    def __init__(self, configs_R: Sequence[TrialConfig], theta_RP: Tensor, *, n_batches: int) -> None:
+        """Begin at the initial weights; the replicas share the number of epochs and of steps in one.
+
+        Raises:
+            ValueError: The kind of averaging is unknown.
+        """
+        for config in configs_R:
+            share(config, 1, n_batches)
+        self._configs_R, self._n_batches = list(configs_R), n_batches
+        self.mean_RP = theta_RP.detach().clone()
+
+    def update(self, theta_RP: Tensor, n_done: int) -> None:
+        """Take in the weights after `n_done` steps."""
+        shares = {config: share(config, n_done, self._n_batches) for config in set(self._configs_R)}
+        if len(shares) == 1:
+            self.mean_RP.lerp_(theta_RP, *shares.values())
+        else:
+            share_R = torch.tensor([shares[config] for config in self._configs_R])
+            self.mean_RP.lerp_(theta_RP, share_R.to(theta_RP)[:, None])
+
+    def keep(self, rows_S: Tensor) -> None:
+        """Go on with these replicas alone."""
+        self._configs_R = [self._configs_R[r] for r in rows_S.tolist()]
+        self.mean_RP = self.mean_RP.index_select(0, rows_S)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what training goes on from, without a copy."""
+        return {"mean": self.mean_RP}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` returned."""
+        self.mean_RP.copy_(state["mean"])
+
+
+@torch.no_grad()
+def recalibrated(
+    network: Network, weights: Mapping[str, Tensor], buffers: Mapping[str, Tensor], batches: Iterable[Tensor]
+) -> dict[str, Tensor]:
+    """Return the running statistics of batch normalisation under these weights: their means over batches.
+
+    As torch.optim.swa_utils.update_bn, without dropout.
+
+    Args:
+        network: What the weights are of.
+        weights: name → (R, *shape).
+        buffers: name → (R, *shape); gives names and shapes.
+        batches: Images (R, B, C, H, W) of the training sets.
+    """
+    totals = {name: torch.zeros_like(value) for name, value in buffers.items()}
+    n_batches = 0
+    for images_RBCHW in batches:
+        fresh = {name: torch.zeros_like(value) for name, value in buffers.items()}
+        network.forward(weights, fresh, images_RBCHW, lambda layer, x: x)
+        for name, total in totals.items():
+            total += fresh[name] / BATCH_NORM_MOMENTUM  # from 0, one update leaves this share of the batch's statistics
+        n_batches += 1
+    return {name: total / n_batches for name, total in totals.items()}
