@@ -104,6 +104,8 @@ _METADATA = {f.name: f.metadata for f in dataclasses.fields(TrialConfig)}
 
 def known_knob(name: str, where: str) -> None:
     """Raise a SpecError if there is no knob of this name."""
+    if not isinstance(name, str):
+        raise SpecError(f"{where}: {name!r} is not the name of a knob: give one of {', '.join(sorted(KNOBS)[:4])} …")
     if name not in KNOBS:
         close = [knob for knob in KNOBS if set(knob) >= set(name) or knob.startswith(name[:3])] or sorted(KNOBS)
         raise SpecError(f"{where}: unknown knob {name!r}: did you mean {', '.join(close[:4])}?")

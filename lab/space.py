@@ -134,6 +134,8 @@ class Choice:
             raise SpecError(f"{what}: give the options one by one, Choice('relu', 'tanh'), not as a list")
         if len(options) < 2:
             raise SpecError(f"{what}: give at least two options, or fix the knob")
+        if any(not isinstance(option, Value) for option in options):
+            raise SpecError(f"{what}: an option has to be a string, a number, True or False")
         if len({(type(o), o) for o in options}) < len(options):
             raise SpecError(f"{what}: an option is given twice")
         _check_role(role, what)

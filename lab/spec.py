@@ -91,8 +91,11 @@ class Study:
         self._check_counts()
 
     def _check_space(self) -> None:
-        object.__setattr__(self, "space", MappingProxyType(dict(self.space)))
-        object.__setattr__(self, "fixed", MappingProxyType(dict(self.fixed)))
+        for what, example in (("space", "{'width': Int(4, 64)}"), ("fixed", "{'epochs': 60}")):
+            given = getattr(self, what)
+            if not isinstance(given, Mapping):
+                raise SpecError(f"{what} = {given!r}: give a dictionary of knobs, e.g. {example}")
+            object.__setattr__(self, what, MappingProxyType(dict(given)))
         for name, domain in self.space.items():
             known_knob(name, where="space")
             if not isinstance(domain, Int | Float | Choice):
@@ -145,6 +148,8 @@ class Study:
                     f"{name} = {value!r} has to be an integer of 10 or more, or None for the data set's own"
                 )
         sizes = self.learning_curve
+        if not isinstance(sizes, tuple | list):
+            raise SpecError(f"learning_curve = {sizes!r}: give a tuple of fractions of n_train, e.g. (1.0, 0.5)")
         if any(isinstance(s, bool) or not isinstance(s, int | float) or not 0 < s <= 1 for s in sizes):
             raise SpecError(f"learning_curve = {sizes!r}: give fractions of n_train above 0 and up to 1")
         object.__setattr__(self, "learning_curve", tuple(float(s) for s in sizes))

@@ -3,8 +3,10 @@
 A study file is the user's own Python: it is loaded only from studies/, or from a path given on the command line.
 """
 
+import ast
 import dataclasses
 import importlib.util
+import re
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -52,18 +54,42 @@ def load_module(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"study_file_{path.stem}", path)
     assert spec is not None and spec.loader is not None, path
     module = importlib.util.module_from_spec(spec)
+    _refuse_duplicates(path)
     keep = sys.dont_write_bytecode
     sys.dont_write_bytecode = True  # no __pycache__ beside a user's studies, and never a stale one
     try:
         spec.loader.exec_module(module)
     except SyntaxError as error:
-        raise SpecError(f"{error.filename or path}:{error.lineno}: {error.msg}") from error
+        own = error.filename is None or Path(error.filename).resolve() == path.resolve()
+        raise SpecError(f"{path if own else error.filename}:{error.lineno}: {error.msg}") from error
     except Exception as error:
-        kind = "" if isinstance(error, LabError) else f"{type(error).__name__}: "
-        raise SpecError(f"{path}:{_line(error, path)}: {kind}{' '.join(str(error).split())}") from error
+        raise SpecError(f"{path}:{_line(error, path)}: {_what(error)}") from error
     finally:
         sys.dont_write_bytecode = keep
     return module
+
+
+def _refuse_duplicates(path: Path) -> None:
+    """Refuse a dictionary in a study file that has a key twice: Python would keep the last one and say nothing."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):
+        return  # running it says what and where
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Dict):
+            keys = [key.value for key in node.keys if isinstance(key, ast.Constant)]
+            twice = next((key for k, key in enumerate(keys) if key in keys[:k]), None)
+            if twice is not None:
+                raise SpecError(f"{path}:{node.lineno}: {twice!r} stands twice in a dictionary: keep one")
+
+
+def _what(error: Exception) -> str:
+    """Return what a user reads of an error of a study file."""
+    text = " ".join(str(error).split())
+    unknown = re.fullmatch(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'.*", text)
+    if unknown is not None:
+        return f"{unknown[1]} has no field {unknown[2]!r}"
+    return text if isinstance(error, LabError) else f"{type(error).__name__}: {text}"
 
 
 def _line(error: Exception, path: Path) -> int:
