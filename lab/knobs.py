@@ -84,6 +84,8 @@ class TrialConfig:
     batch_size: int = _number(32, 1, 65536)
     epochs: int = _number(60, 1, 100_000)
     n_train: int = _number(150, 1, 10_000_000)
+    label_noise: float = _number(0.0, 0.0, 1.0)  # share of the training labels that is redrawn, evenly over the classes
+    noisy_targets: bool = False  # decompose for labels with that noise, instead of for the clean ones
 
     def __post_init__(self) -> None:
         for knob in dataclasses.fields(self):

@@ -61,6 +61,14 @@ def _load_dataset(
         raise DataError(f"data set {name!r} of {study_file}: {type(error).__name__}: {_one_line(error)}") from error
 
 
+def _dataset(task: Task) -> "Dataset":
+    """Return the data set of a task, with the posterior that its predictions are decomposed against."""
+    from lab.data import label_noise
+
+    dataset = load_dataset(task.spec, data_dir=task.data_dir, study_file=task.study_file)
+    return label_noise.scored(dataset, TrialConfig.from_dict(task.config))
+
+
 def evaluate(task: Task, home: Home, *, tick: Callable[[], None] | None = None) -> Path:
     """Train one trial and write its outcome into the spool; return the directory of the outcome.
 
@@ -71,7 +79,7 @@ def evaluate(task: Task, home: Home, *, tick: Callable[[], None] | None = None) 
         LabError: The data set cannot be loaded or the outcome cannot be written: no trial of the study would do better.
     """
     started = time.time()
-    dataset = load_dataset(task.spec, data_dir=task.data_dir, study_file=task.study_file)
+    dataset = _dataset(task)
     files = {"environment.json": outcome.as_json(outcome.environment(task.device))}
     status, reason, n_parameters = "finished", None, None
     try:
@@ -96,7 +104,7 @@ def evaluate(task: Task, home: Home, *, tick: Callable[[], None] | None = None) 
 def write_failure(task: Task, home: Home, reason: str) -> Path:
     """Write the outcome of a trial that no worker lived to finish."""
     now = time.time()
-    dataset = load_dataset(task.spec, data_dir=task.data_dir, study_file=task.study_file)
+    dataset = _dataset(task)
     files = {
         "config.json": outcome.as_json(outcome.request(task, dataset, None)),
         "environment.json": outcome.as_json(outcome.environment(task.device)),

@@ -51,3 +51,24 @@ def test_stratified_replicas_see_each_class_equally_often(tmp_path, scheme):
     still = outcome(tmp_path / "a", Replication(scheme, 4, 2, stratified=True), **BIASES_ALONE)
     free = outcome(tmp_path / "b", Replication(scheme, 4, 2), **BIASES_ALONE)
     assert still["metrics"]["final"]["variance_resample"] < 0.1 * free["metrics"]["final"]["variance_resample"]
+
+
+def test_with_noisy_targets_the_injected_noise_stands_in_a_column_of_its_own(tmp_path):
+    plan = Replication("disjoint", 3, 2)
+    clean = outcome(tmp_path / "a", plan, label_noise=0.3)
+    noisy = outcome(tmp_path / "b", plan, label_noise=0.3, noisy_targets=True)
+    np.testing.assert_array_equal(clean["probabilities_DINC"], noisy["probabilities_DINC"])
+    assert "noise" not in clean["metrics"]["final"]
+    assert not clean["config"]["data"]["has_posterior"]
+    assert noisy["config"]["data"]["has_posterior"]
+    # 1 − Σπ² with π = 0.73 once and 0.03 nine times
+    assert noisy["metrics"]["final"]["noise"] == pytest.approx(1 - 0.73**2 - 9 * 0.03**2)
+    assert noisy["metrics"]["final"]["variance"] == clean["metrics"]["final"]["variance"]
+
+
+def test_label_noise_raises_the_risk_of_what_is_learned(tmp_path):
+    plan, knobs = Replication("disjoint", 3, 2), dict(width=32, epochs=20)
+    clean = outcome(tmp_path / "a", plan, **knobs)["metrics"]["final"]
+    noisy = outcome(tmp_path / "b", plan, label_noise=0.4, **knobs)["metrics"]["final"]
+    assert noisy["risk"] > clean["risk"] + 0.1
+    assert noisy["train_error"] < 0.1 < noisy["test_error"]  # the noise is learned by heart

@@ -18,10 +18,33 @@ import math
 
 import numpy as np
 
+from lab.data import label_noise
 from lab.data.datasets import Dataset, Pool
 from lab.errors import SpecError
+from lab.knobs import TrialConfig
 from lab.replication import SCHEMES, Replication
 from lab.seeds import generator
+
+
+def training_sets(
+    config: TrialConfig, dataset: Dataset, replication: Replication, *, seed: int, first_resample: int = 0
+) -> list[Pool]:
+    """Return the training sets of a trial, one a resample, with the label noise that the configuration asks for.
+
+    Raises:
+        SpecError: The data set cannot give them.
+    """
+    sets = []
+    for d in range(first_resample, first_resample + replication.n_resamples):
+        drawn = draw_resample(
+            dataset, replication.scheme, n_train=config.n_train, n_blocks=replication.n_resamples, seed=seed, index=d,
+            stratified=replication.stratified,
+        )  # fmt: skip
+        if config.label_noise:
+            rng = generator(seed, "label_noise", d)
+            drawn = label_noise.redrawn(drawn, config.label_noise, n_classes=dataset.n_classes, rng=rng)
+        sets.append(drawn)
+    return sets
 
 
 def draw_resample(

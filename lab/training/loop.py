@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lab import models
 from lab.data.datasets import Dataset
-from lab.data.resampling import draw_resample
+from lab.data.resampling import training_sets
 from lab.knobs import TrialConfig
 from lab.spec import Replication
 from lab.training import health
@@ -70,18 +70,7 @@ def fit(
     """
     D, I = replication.n_resamples, replication.n_inits  # noqa: E741 - the letters of the shape legend
     target = torch.device(device)
-    pools = [
-        draw_resample(
-            dataset,
-            replication.scheme,
-            n_train=config.n_train,
-            n_blocks=D,
-            seed=seed,
-            index=d,
-            stratified=replication.stratified,
-        )
-        for d in range(first_resample, first_resample + D)
-    ]
+    pools = training_sets(config, dataset, replication, seed=seed, first_resample=first_resample)
     sets = TrainingSets(pools, dataset.n_classes, device=target, dtype=dtype)
     network = models.build(config, dataset.image_shape, dataset.n_classes)
     n_crews = -(-D * I // (pack_size or D * I))
