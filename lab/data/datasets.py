@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lab.data import cifar, gaussians, idx
+from lab.data import cifar, gaussians, idx, stl10, svhn
+from lab.data.published import Published
 from lab.errors import DataError, SpecError
 from lab.seeds import generator
 from lab.spec import check_name
@@ -210,7 +211,7 @@ def _digits(*, seed: int, n_validation: int | None, n_test: int | None, data_dir
 
 def _published(
     name: str,
-    read: Callable[[Path | None], idx.Published],
+    read: Callable[[Path | None], Published],
     *,
     seed: int,
     n_validation: int | None,
@@ -253,9 +254,13 @@ def _gaussians(*, seed: int, n_validation: int | None, n_test: int | None, data_
 
 _BUILT_IN: dict[str, Loader] = {
     "digits": _digits,
-    "fashion_mnist": partial(_published, "fashion_mnist", partial(idx.load, "fashion_mnist")),
-    "mnist": partial(_published, "mnist", partial(idx.load, "mnist")),
-    "cifar10": partial(_published, "cifar10", cifar.load),
+    **{
+        name: partial(_published, name, partial(idx.load, name))
+        for name in ("fashion_mnist", "mnist", "kmnist", "emnist")
+    },
+    **{name: partial(_published, name, partial(cifar.load, name)) for name in ("cifar10", "cifar100")},
+    "svhn": partial(_published, "svhn", svhn.load),
+    "stl10": partial(_published, "stl10", stl10.load),
     "gaussians": _gaussians,
 }
 NAMES: tuple[str, ...] = tuple(_BUILT_IN)

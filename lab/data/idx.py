@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST from idx files, found on this machine or downloaded, and checked.
+"""MNIST, Fashion-MNIST, Kuzushiji-MNIST and EMNIST from idx files, found here or downloaded, and checked.
 
 An idx file is: two zero bytes, the type (8 = unsigned byte), the number of dimensions, one big-endian 32-bit size a
 dimension, the values (LeCun, Cortes & Burges 1998). torchvision 0.29 loads wrong or truncated ones without complaint,
@@ -7,11 +7,7 @@ so everything is checked here: magic number, sizes, shapes, labels, and, where i
 
 import gzip
 import hashlib
-import http.client
 import math
-import shutil
-import socket
-import tempfile
 import warnings
 import zlib
 from pathlib import Path
@@ -19,23 +15,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lab.data import published
+from lab.data.published import DOWNLOADS, Published, check_directory
 from lab.errors import DataError
 
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 SIDE = 28
 MAX_BYTES = 2**31  # a header that claims more is wrong (the largest published file has 47 MB)
-TIMEOUT_SECONDS = 10.0  # for a server to answer, each time
-
-
-class Published(NamedTuple):
-    """A data set with an official training and test part: images (N, channels, h, w) uint8, labels (N,) int64."""
-
-    train_images: np.ndarray
-    train_labels: np.ndarray
-    test_images: np.ndarray
-    test_labels: np.ndarray
-    class_names: tuple[str, ...]
-    source: str
 
 
 class _Origin(NamedTuple):
@@ -44,25 +30,14 @@ class _Origin(NamedTuple):
     class_names: tuple[str, ...]
     md5: tuple[str, ...]  # of the published .gz files, as in `resources` of torchvision's class
     sha256: tuple[str, ...]  # of their contents, so that repacked and unpacked files are known too; may be empty
-    system: Path | None
-    package: str
+    system: Path | None = None
+    package: str = ""
+    files: tuple[str, ...] = FILES
+    archive: str = ""  # address of a .zip with all files, whose md5 is then the only one
+    is_transposed: bool = False  # EMNIST keeps its images by columns
 
 
 ORIGINS: dict[str, _Origin] = {
-    "mnist": _Origin(
-        title="MNIST (LeCun et al. 1998)",
-        folder="MNIST",
-        class_names=tuple("0123456789"),
-        md5=(
-            "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-            "d53e105ee54ea40749a09fcbcd1e9432",
-            "9fb629c4189551a2d022fa330f9573f3",
-            "ec29112dd5afa0611ce80d1b7f02629c",
-        ),
-        sha256=(),
-        system=None,
-        package="",
-    ),
     "fashion_mnist": _Origin(
         title="Fashion-MNIST (Xiao et al. 2017)",
         folder="FashionMNIST",
@@ -85,6 +60,44 @@ ORIGINS: dict[str, _Origin] = {
         ),
         system=Path("/usr/share/datasets/fashion-mnist"),
         package="dataset-fashion-mnist",
+    ),
+    "mnist": _Origin(
+        title="MNIST (LeCun et al. 1998)",
+        folder="MNIST",
+        class_names=tuple("0123456789"),
+        md5=(
+            "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+            "d53e105ee54ea40749a09fcbcd1e9432",
+            "9fb629c4189551a2d022fa330f9573f3",
+            "ec29112dd5afa0611ce80d1b7f02629c",
+        ),
+        sha256=(),
+    ),
+    "kmnist": _Origin(
+        title="Kuzushiji-MNIST (Clanuwat et al. 2018)",
+        folder="KMNIST",
+        class_names=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
+        md5=(
+            "bdb82020997e1d708af4cf47b453dcf7",
+            "e144d726b3acfaa3e44228e80efcd344",
+            "5c965bf0a639b31b8f53240b1b52f4d7",
+            "7320c461ea6c1c855c0b718fb2a4b134",
+        ),
+        sha256=(),
+    ),
+    "emnist": _Origin(
+        title="EMNIST, balanced split (Cohen et al. 2017)",
+        folder="EMNIST",
+        class_names=tuple("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghnqrt"),
+        md5=("58c8d27c78d21e728a6bc7b3cc06412e",),
+        sha256=(),
+        files=tuple(
+            f"emnist-balanced-{part}-{kind}-ubyte"
+            for part in ("train", "test")
+            for kind in ("images-idx3", "labels-idx1")
+        ),
+        archive="https://biometrics.nist.gov/cs_links/EMNIST/gzip.zip",
+        is_transposed=True,
     ),
 }  # fmt: skip
 
@@ -121,7 +134,8 @@ def _known_as(path: Path, position: int, sha256: str) -> set[str]:
     """Return the data sets whose published file this is, by checksum: of the packed file or of its content."""
     with path.open("rb") as file:
         md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    return {n for n, o in ORIGINS.items() if md5 == o.md5[position] or sha256 in o.sha256[position : position + 1]}
+    part = slice(position, position + 1)
+    return {name for name, o in ORIGINS.items() if md5 in o.md5[part] or sha256 in o.sha256[part]}
 
 
 def _present(folder: Path, file: str) -> Path | None:
@@ -131,14 +145,8 @@ def _present(folder: Path, file: str) -> Path | None:
 
 def _how(name: str) -> str:
     package = ORIGINS[name].package
-    files = f"put the published {FILES[0]}.gz, … into a folder and give it as --data-dir"
+    files = f"put the published {ORIGINS[name].files[0]}.gz, … into a folder and give it as --data-dir"
     return f"install Debian's package {package} (apt install {package}), or {files}" if package else files
-
-
-def check_directory(name: str, data_dir: Path | None) -> None:
-    """Raise a DataError if the user's directory for data does not exist."""
-    if data_dir is not None and not data_dir.is_dir():
-        raise DataError(f"{name}: --data-dir {data_dir} is not a directory: give one that holds the files")
 
 
 def find(name: str, data_dir: Path | None) -> tuple[list[Path], str] | None:
@@ -151,16 +159,16 @@ def find(name: str, data_dir: Path | None) -> tuple[list[Path], str] | None:
     """
     origin = ORIGINS[name]
     check_directory(name, data_dir)
-    places = [(Path("data"), "./data")]
+    places = [(DOWNLOADS, "./data")]
     if data_dir is not None:
         places.insert(0, (data_dir, "--data-dir"))
     if origin.system is not None:
         places.append((origin.system, f"the Debian package {origin.package}"))
     for base, where in places:
         for folder in (base / origin.folder / "raw", base):
-            paths = {file: _present(folder, file) for file in FILES}
+            paths = {file: _present(folder, file) for file in origin.files}
             found = [path for path in paths.values() if path is not None]
-            if len(found) == len(FILES):
+            if len(found) == len(origin.files):
                 return found, where
             if found:
                 missing = next(file for file, path in paths.items() if path is None)
@@ -173,38 +181,39 @@ def find(name: str, data_dir: Path | None) -> tuple[list[Path], str] | None:
 
 
 def download(name: str) -> None:
-    """Put the four files into ./data in torchvision's layout, by torchvision's own addresses and checksums.
+    """Put the four files into ./data in torchvision's layout, from its addresses and by its checksums.
 
     Raises:
         DataError: There is no network or the server fails; without a network that takes seconds.
     """
     origin = ORIGINS[name]
-    timeout = socket.getdefaulttimeout()
-    try:
-        socket.setdefaulttimeout(TIMEOUT_SECONDS)  # torchvision sets none: a silent network would hang for minutes
-        from torchvision import datasets
-        from torchvision.datasets.utils import download_url
+    places = " or ".join(["./data", *([str(origin.system)] if origin.system else [])])
+    if origin.archive:
+        resources, unpack = [(origin.archive, origin.md5[0])], "gzip"
+    else:
+        resources, unpack = _resources(origin), None
+    published.download(
+        name,
+        resources,
+        DOWNLOADS / origin.folder / "raw",
+        wanted=[f"{file}.gz" for file in origin.files],
+        missing=f"{origin.files[0]}(.gz) and its three companions are not in {places}",
+        how=_how(name),
+        unpack=unpack,
+    )
 
-        peer = getattr(datasets, origin.folder)
-        raw = Path("data") / origin.folder / "raw"
-        with tempfile.TemporaryDirectory() as partial:  # all four or none: half a set would be an error at the next run
-            for file, md5 in peer.resources:
-                download_url(f"{peer.mirrors[0]}{file}", partial, filename=file, md5=md5)
-            raw.mkdir(parents=True, exist_ok=True)
-            for file, _ in peer.resources:
-                shutil.move(Path(partial) / file, raw / file)
-    except (ImportError, OSError, RuntimeError, http.client.HTTPException) as error:
-        places = " or ".join(["./data", *([str(origin.system)] if origin.system else [])])
-        raise DataError(
-            f"{name}: {FILES[0]}(.gz) and its three companions are not in {places}, "
-            f"and the download failed ({error}): {_how(name)}"
-        ) from error
-    finally:
-        socket.setdefaulttimeout(timeout)
+
+def _resources(origin: _Origin) -> list[tuple[str, str]]:
+    try:
+        from torchvision import datasets
+    except ImportError:
+        return []
+    peer = getattr(datasets, origin.folder)
+    return [(f"{peer.mirrors[0]}{file}", md5) for file, md5 in peer.resources]
 
 
 def load(name: str, data_dir: Path | None) -> Published:
-    """Return MNIST or Fashion-MNIST.
+    """Return a data set of `ORIGINS`.
 
     Raises:
         DataError: It is not there and cannot be downloaded, or a file is not what it claims to be.
@@ -229,7 +238,9 @@ def load(name: str, data_dir: Path | None) -> Published:
         arrays.append(array)
     for images, labels, path in ((arrays[0], arrays[1], paths[0]), (arrays[2], arrays[3], paths[2])):
         _check_part(name, images, labels, path)
-    checked = "published files by checksum" if verified == len(FILES) else "not the published files byte by byte"
+    if origin.is_transposed:
+        arrays = [np.ascontiguousarray(a.transpose(0, 2, 1)) if a.ndim == 3 else a for a in arrays]
+    checked = "published files by checksum" if verified == len(origin.files) else "not the published files byte by byte"
     return Published(
         arrays[0][:, None],
         arrays[1].astype(np.int64),
@@ -248,7 +259,8 @@ def _check_part(name: str, images: np.ndarray, labels: np.ndarray, path: Path) -
         )
     if len(images) != len(labels):
         raise DataError(f"{name}: {path} has {len(images)} images, {labels_file} {len(labels)} labels: {_how(name)}")
-    if labels.max() > 9:
+    last = len(ORIGINS[name].class_names) - 1
+    if labels.max() > last:
         raise DataError(
-            f"{name}: {path.parent / labels_file} has a label {labels.max()}, expected 0 to 9: {_how(name)}"
+            f"{name}: {path.parent / labels_file} has a label {labels.max()}, expected 0 to {last}: {_how(name)}"
         )

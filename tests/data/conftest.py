@@ -5,9 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_files import CASES, DEBIAN, Case, isolate, write_cifar, write_idx
+from fake_files import CASES, DEBIAN, Case, isolate, write_cifar, write_idx, write_stl, write_svhn
 
-from lab.data import Dataset, cifar, idx, load
+from lab.data import Dataset, cifar, idx, load, stl10
+
+FOLDERS = {
+    "cifar10": (cifar.EDITIONS["cifar10"].folder, write_cifar),
+    "cifar100": (cifar.EDITIONS["cifar100"].folder, lambda folder: write_cifar(folder, "cifar100")),
+    "svhn": ("svhn", write_svhn),
+    "stl10": (stl10.FOLDER, write_stl),
+}
 
 
 @pytest.fixture
@@ -20,9 +27,10 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def _build(case: str, root: Path) -> tuple[Path | None, Path | None, np.ndarray | None]:
     """Write the files of a case; return data_dir, the system folder and the labels of the official test part."""
     name, _, layout = case.partition("-")
-    if name == "cifar10":
+    if name in FOLDERS:
+        subfolder, write = FOLDERS[name]
         base = root / "data" if layout == "cwd" else root
-        labels = write_cifar(base if layout == "flat" else base / cifar.FOLDER)
+        labels = write(base if layout == "flat" else base / subfolder)
         return None if layout == "cwd" else root, None, labels
     if layout == "debian":
         if not DEBIAN.is_dir():
@@ -35,7 +43,7 @@ def _build(case: str, root: Path) -> tuple[Path | None, Path | None, np.ndarray 
         place, packing = layout.split("-")
         base = root / "data" if place == "cwd" else root
         folder = base if place == "flat" else base / idx.ORIGINS[name].folder / "raw"
-        return None if place == "cwd" else root, None, write_idx(folder, packed=packing == "gz")
+        return None if place == "cwd" else root, None, write_idx(folder, name, packed=packing == "gz")
     return None, None, None
 
 

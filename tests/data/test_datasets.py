@@ -70,8 +70,8 @@ def test_splits_are_stratified_by_class(case: Case) -> None:
     everything = np.concatenate([*rest, dataset.test.labels])
     source = everything if case.official_test_labels is None else case.official_test_labels
     for part, whole in ((dataset.validation, np.concatenate(rest)), (dataset.test, source)):
-        share = np.bincount(whole, minlength=10) / len(whole)
-        assert np.all(np.abs(np.bincount(part.labels, minlength=10) - share * len(part)) < 1)
+        share = np.bincount(whole, minlength=dataset.n_classes) / len(whole)
+        assert np.all(np.abs(np.bincount(part.labels, minlength=dataset.n_classes) - share * len(part)) < 1)
 
 
 def test_the_same_seed_gives_the_same_data_and_another_seed_another_split(case: Case) -> None:

@@ -3,13 +3,14 @@
 import gzip
 import socket
 import urllib.error
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fake_files import DEBIAN, idx_bytes, write_idx
 
-from lab.data import idx, load
+from lab.data import idx, load, published
 from lab.errors import DataError
 
 IMAGES_FILE, LABELS_FILE = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
@@ -157,8 +158,33 @@ def test_checksums_and_classes_are_those_of_torchvision() -> None:
 
     for origin in idx.ORIGINS.values():
         peer = getattr(datasets, origin.folder)
-        assert tuple(peer.resources) == tuple((f"{f}.gz", m) for f, m in zip(idx.FILES, origin.md5, strict=True))
+        if origin.archive:
+            assert (peer.url, peer.md5) == (origin.archive, *origin.md5)
+        else:
+            assert tuple(peer.resources) == tuple((f"{f}.gz", m) for f, m in zip(idx.FILES, origin.md5, strict=True))
     assert tuple(datasets.FashionMNIST.classes) == idx.ORIGINS["fashion_mnist"].class_names
+    assert tuple(datasets.KMNIST.classes) == idx.ORIGINS["kmnist"].class_names
+    assert tuple(datasets.EMNIST.classes_split_dict["balanced"]) == idx.ORIGINS["emnist"].class_names
+
+
+def test_emnist_is_stored_by_columns_and_stands_upright(here: Path) -> None:
+    write_idx(here, "emnist", packed=False)
+    stored, _ = idx.read_idx(here / "emnist-balanced-train-images-idx3-ubyte", 3)
+    np.testing.assert_array_equal(idx.load("emnist", here).train_images[:, 0], stored.transpose(0, 2, 1))
+
+
+def test_the_archive_of_emnist_gives_its_four_files(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_idx(here / "gzip", "emnist")
+
+    def copy(url: str, root: str, filename: str, md5: str) -> None:
+        with zipfile.ZipFile(Path(root) / filename, "w") as archive:
+            for path in (here / "gzip").iterdir():
+                archive.write(path, f"gzip/{path.name}")
+            archive.writestr("gzip/emnist-letters-train-images-idx3-ubyte.gz", "not needed")
+
+    monkeypatch.setattr("torchvision.datasets.utils.download_url", copy)
+    assert load("emnist", seed=0).n_classes == 47
+    assert len(list((here / "data/EMNIST/raw").iterdir())) == 4
 
 
 @pytest.mark.skipif(not DEBIAN.is_dir(), reason="the Debian package dataset-fashion-mnist is not installed")
@@ -220,7 +246,7 @@ def test_a_silent_server_is_given_up_after_the_timeout(here: Path, monkeypatch: 
         port = server.getsockname()[1]
         monkeypatch.setattr(datasets.MNIST, "mirrors", [f"http://127.0.0.1:{port}/"])
         monkeypatch.setenv("no_proxy", "127.0.0.1")
-        monkeypatch.setattr(idx, "TIMEOUT_SECONDS", 0.2)
+        monkeypatch.setattr(published, "TIMEOUT_SECONDS", 0.2)
         with pytest.raises(DataError, match="timed out"):
             load("mnist", seed=0)
     assert socket.getdefaulttimeout() is None
