@@ -86,7 +86,10 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument("--data-dir", metavar="DIR", help="where data set files lie")
     run.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
     run.add_argument("--workers", type=int, metavar="N", help="worker processes (default: one a CPU core, up to 8)")
-    run.add_argument("--engine", choices=("inline", "process"), help="train in this process or in workers")
+    run.add_argument(
+        "--engine", choices=("inline", "process", "ray"), help="train in this process, in workers, or on a Ray cluster"
+    )
+    run.add_argument("--ray-address", metavar="ADDRESS", help="of a running Ray cluster (default: one on this machine)")
     run.add_argument("--smoke", action="store_true", help="a small version of the study that takes seconds")
     _add_storage(run)
     run.add_argument("--set", action="append", default=[], metavar="KNOB=VALUE", help="fix a knob; may be repeated")
@@ -165,7 +168,7 @@ def _run(args: argparse.Namespace) -> tuple[int, Any]:
     try:
         summary = search.run(
             study, name, home=home, device=args.device, n_workers=args.workers, engine=args.engine,
-            data_dir=args.data_dir, study_file=str(path.resolve()), smoke=args.smoke,
+            ray_address=args.ray_address, data_dir=args.data_dir, study_file=str(path.resolve()), smoke=args.smoke,
         )  # fmt: skip
     except KeyboardInterrupt:
         _say(f"\ninterrupted: what is done is kept. To go on: {_command('run', *_given(args))}")
@@ -197,7 +200,7 @@ def _run(args: argparse.Namespace) -> tuple[int, Any]:
 def _given(args: argparse.Namespace) -> list[str]:
     """Return the arguments of `run` that lead to the same study again."""
     flags = [args.name]
-    for name in ("trials", "data", "data_dir", "workers", "engine"):
+    for name in ("trials", "data", "data_dir", "workers", "engine", "ray_address"):
         value = getattr(args, name)
         flags += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
     flags += [] if args.storage is None else ["--storage", masked(args.storage)]

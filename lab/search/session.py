@@ -88,6 +88,7 @@ def run(
     device: str = "auto",
     n_workers: int | None = None,
     engine: str | None = None,
+    ray_address: str | None = None,
     data_dir: str | None = None,
     study_file: str | None = None,
     smoke: bool = False,
@@ -101,7 +102,8 @@ def run(
         home: The project folder.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         n_workers: Worker processes; None chooses.
-        engine: "inline" or "process"; None chooses.
+        engine: "inline", "process" or "ray"; None chooses.
+        ray_address: Of a running Ray cluster; None starts one on this machine.
         data_dir: Where the user keeps data sets.
         study_file: The study's own file, if it may define the data set.
         smoke: Whether this is a run of seconds (workers would take as long to start).
@@ -113,7 +115,7 @@ def run(
     started = monotonic()
     home = home or Home()
     progress = progress or Progress()
-    device = workers.choose_device(device)
+    device = workers.choose_device(device, elsewhere=engine == "ray")
     engine_name, n_workers = workers.choose_engine(engine, n_workers, device=device, smoke=smoke)
     dataset = prepare(study, data_dir=data_dir, study_file=study_file)
     with contextlib.ExitStack() as stack:
@@ -121,7 +123,9 @@ def run(
         spool.clean_temporaries(home, name)
         stack.callback(_clean_quietly, home, name)
         stack.callback(progress.end)
-        hands = workers.open_engine(engine_name, n_workers, home=home, device=device, tick=progress.tick)
+        hands = workers.open_engine(
+            engine_name, n_workers, home=home, device=device, tick=progress.tick, ray_address=ray_address
+        )
         stack.callback(hands.close)
         if home.search_uri is None and not home.optuna_db.exists():
             hands.start()  # certainly needed; they start while MLflow is imported and makes its tables
@@ -159,7 +163,8 @@ def _open_tracker(study: Study, name: str, home: Home) -> "Tracker":
 
 
 def _header(study: Study, name: str, device: str, engine_name: str, n_workers: int, coordinator: "Coordinator") -> str:
-    how = device if engine_name == "inline" else f"{device}, {n_workers} worker processes"
+    hands = {"inline": "", "process": f", {n_workers} worker processes", "ray": ", on Ray"}[engine_name]
+    how = device + hands
     text = f"{name}: {planned(study)} trials × {study.replication.n_replicas} replicas on {study.data} ({how})"
     if study.sampler == "grid" and not study.variants and study.n_trials < grid_size(study.space):
         text += f"; the whole grid has {grid_size(study.space)} points"

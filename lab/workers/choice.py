@@ -6,12 +6,14 @@ from pathlib import Path
 
 from lab.errors import SpecError
 
-ENGINES = ("inline", "process")
+ENGINES = ("inline", "process", "ray")
 MAX_WORKERS = 8  # by default: beyond, memory (about 0.4 GB a worker) is what a small machine lacks first
 
 
-def choose_device(name: str = "auto") -> str:
+def choose_device(name: str = "auto", *, elsewhere: bool = False) -> str:
     """Return the device to train on: "auto" takes cuda, then mps, then cpu.
+
+    A name is compared with what this machine has, unless the training happens `elsewhere`.
 
     Raises:
         SpecError: Unknown, or not on this machine.
@@ -26,6 +28,8 @@ def choose_device(name: str = "auto") -> str:
         kind = torch.device(name).type
     except RuntimeError:
         raise SpecError(f"--device {name!r} is unknown: choose auto, cpu, cuda, cuda:0 … or mps") from None
+    if elsewhere and kind in ("cpu", "cuda", "mps"):
+        return name
     if kind == "cuda" and not torch.cuda.is_available():
         raise SpecError(f"--device {name}: this machine has no usable CUDA GPU: choose cpu")
     if kind == "cuda" and (torch.device(name).index or 0) >= torch.cuda.device_count():
@@ -49,13 +53,13 @@ def choose_engine(engine: str | None, n_workers: int | None, *, device: str, smo
     """Return the engine and the number of workers, with defaults where none are asked for.
 
     One process for a GPU (its packs fill it), for smoke runs (they end before workers have started) and for one
-    worker; else one a CPU core, at most `MAX_WORKERS`.
+    worker; else one a CPU core, at most `MAX_WORKERS`. 0 workers of Ray stand for as many as there is room for.
 
     Raises:
         SpecError: An unknown engine, or a number of workers that it cannot have.
     """
     if engine is not None and engine not in ENGINES:
-        raise SpecError(f"--engine {engine!r} is unknown: choose {' or '.join(ENGINES)}")
+        raise SpecError(f"--engine {engine!r} is unknown: choose {', '.join(ENGINES)}")
     if n_workers is not None and not 1 <= n_workers <= 1024:
         raise SpecError(f"--workers {n_workers}: give 1 to 1024")
     if engine == "inline" and n_workers not in (None, 1):
@@ -65,6 +69,8 @@ def choose_engine(engine: str | None, n_workers: int | None, *, device: str, smo
         engine = "inline" if small else "process"
     if engine == "inline":
         return engine, 1
+    if engine == "ray":
+        return engine, n_workers or 0
     return engine, n_workers or (min(_n_cpus(), MAX_WORKERS) if device == "cpu" else 1)
 
 

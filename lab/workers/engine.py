@@ -5,6 +5,13 @@ from pathlib import Path
 
 from lab.task import Task
 
+MAX_ATTEMPTS = 3  # of a task whose worker dies under it; attempts go on counting when a study is resumed
+
+
+def is_last_attempt(task: Task) -> bool:
+    """Return whether a task whose worker died under it is set aside, instead of given to another."""
+    return task.attempt % MAX_ATTEMPTS == 0
+
 
 class Engine(ABC):
     """Carries out tasks. Done tasks come in any order; each task that was submitted comes out once."""

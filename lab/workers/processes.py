@@ -17,10 +17,9 @@ from lab.errors import LabError
 from lab.storage import Home
 from lab.task import Task
 from lab.trial import write_failure
-from lab.workers.engine import Engine
+from lab.workers.engine import MAX_ATTEMPTS, Engine, is_last_attempt
 from lab.workers.worker import worker_main
 
-MAX_ATTEMPTS = 3  # of a task whose worker dies under it
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
@@ -134,8 +133,8 @@ class ProcessEngine(Engine):
             written = self.home.outcome_of(task.study, task.key)
             if written.is_dir():  # it died between writing the outcome and saying so
                 self._done.append((task, written))
-            elif task.attempt >= MAX_ATTEMPTS:
-                reason = f"its worker process died {task.attempt} times, last by {how}"
+            elif is_last_attempt(task):
+                reason = f"its worker process died {MAX_ATTEMPTS} times, last by {how}"
                 self._done.append((task, write_failure(task, self.home, reason)))
             else:
                 self._waiting.appendleft(replace(task, attempt=task.attempt + 1))

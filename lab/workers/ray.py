@@ -1,0 +1,181 @@
+"""The engine of Ray tasks, for several machines: the same small interface, one Ray task a trial.
+
+Ray places the tasks; counting attempts is left to the lab, so its own retries are off. A machine needs the lab
+installed and the study file and the data under the same paths; the outcome travels back as bytes, so no folder has to
+be shared. Ray core only, none of its other libraries.
+"""
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import tempfile
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from lab import spool
+from lab.errors import LabError, SpecError
+from lab.storage import Home
+from lab.task import Task
+from lab.trial import evaluate, write_failure
+from lab.workers.engine import MAX_ATTEMPTS, Engine, is_last_attempt
+from lab.workers.worker import one_thread
+
+OBJECT_STORE_BYTES = 256 * 2**20  # of a cluster started here: outcomes of some megabytes pass through it
+
+
+@dataclass
+class RayEngine(Engine):
+    """Trials as Ray tasks: one CPU core each, and one GPU each if they train on one.
+
+    Args:
+        home: The project folder of the coordinator.
+        n_workers: Tasks that may run at once; 0 for as many as the cluster has room for.
+        device: What the tasks train on, on their machines.
+        address: Of a running cluster; None starts one on this machine, which ends with this process.
+    """
+
+    home: Home
+    n_workers: int = 0
+    device: str = "cpu"
+    address: str | None = None
+    _running: dict[Any, Task] = field(default_factory=dict)
+    _done: deque[tuple[Task, Path]] = field(default_factory=deque)
+    _remote: Any = None
+
+    def start(self) -> None:
+        """Connect to the cluster, or start one.
+
+        Raises:
+            SpecError: Ray is not installed, or no cluster answers at the address.
+        """
+        if self._remote is not None:
+            return
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # what Ray will make the default: without it, a task without GPUs hides none from its program
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        try:
+            import ray
+        except ImportError:
+            raise SpecError("--engine ray needs Ray: python -m pip install 'ray>=2.40,<3'") from None
+        where = self.address or "local"
+        _probe(where)
+        options: dict[str, Any] = {}
+        if self.address is None:
+            options = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+            options |= {"num_cpus": self.n_workers} if self.n_workers else {}
+        with _signals_kept():
+            try:
+                ray.init(address=where, log_to_driver=False, logging_level="ERROR", **options)
+            except (ConnectionError, ValueError, RuntimeError) as error:
+                first = (str(error).strip() or type(error).__name__).splitlines()[0]
+                raise SpecError(f"--ray-address {where}: no Ray cluster can be used: {first}") from None
+        n_gpus = 1 if self.device.startswith("cuda") else 0
+        self._remote = ray.remote(max_retries=0, num_cpus=1, num_gpus=n_gpus)(_evaluate)
+
+    @property
+    def capacity(self) -> int:  # type: ignore[override]
+        """Tasks under way that keep the cluster busy, as large as it is now; one more waits."""
+        import ray
+
+        self.start()
+        resource = "GPU" if self.device.startswith("cuda") else "CPU"
+        room = int(ray.cluster_resources().get(resource, 1))
+        return (min(room, self.n_workers) if self.n_workers else room) + 1
+
+    def submit(self, task: Task) -> None:
+        """Hand the task to Ray."""
+        self.start()
+        self._running[self._remote.remote(task)] = task
+
+    @property
+    def n_open(self) -> int:
+        """Tasks that Ray has, or that have come out and were not fetched."""
+        return len(self._running) + len(self._done)
+
+    def next_done(self, timeout: float) -> tuple[Task, Path] | None:
+        """Wait for a task; one whose process or machine died is handed to Ray again."""
+        import ray
+
+        if not self._done and self._running:
+            ready, _ = ray.wait(list(self._running), num_returns=1, timeout=timeout)
+            for reference in ready:
+                self._fetch(reference)
+        return self._done.popleft() if self._done else None
+
+    def _fetch(self, reference: Any) -> None:
+        import ray
+
+        task = self._running.pop(reference)
+        try:
+            kind, content = ray.get(reference)
+        except ray.exceptions.RayError as error:
+            if is_last_attempt(task):
+                reason = f"its Ray task died {MAX_ATTEMPTS} times, last by {type(error).__name__}"
+                self._done.append((task, write_failure(task, self.home, reason)))
+            else:
+                self.submit(replace(task, attempt=task.attempt + 1))
+            return
+        if kind == "error":
+            raise content
+        manifest, files = content
+        self._done.append((task, _write(self.home, task, manifest, files)))
+
+    def close(self) -> None:
+        """Cancel what is under way and leave the cluster; one that was started here ends."""
+        if self._remote is None:
+            return
+        import ray
+
+        for reference in self._running:
+            with contextlib.suppress(ray.exceptions.RayError):
+                ray.cancel(reference, force=True)
+        self._running.clear()
+        self._remote = None
+        ray.shutdown()
+
+
+def _probe(address: str) -> None:
+    """Refuse an address where nothing listens: Ray 2.60 itself went on trying for more than five minutes (n = 1)."""
+    found = re.fullmatch(r"(?:ray://)?([^/:]+):(\d+)", address)
+    if found is None:
+        return
+    try:
+        socket.create_connection((found[1], int(found[2])), timeout=5.0).close()
+    except (OSError, OverflowError) as error:
+        raise SpecError(f"--ray-address {address}: no Ray cluster can be used: {error}") from None
+
+
+def _write(home: Home, task: Task, manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> Path:
+    return spool.write_outcome(
+        home, task.study, task.phase, task.number, files, status=manifest["status"], reason=manifest["reason"],
+        attempt=manifest["attempt"], started=manifest["started"], finished=manifest["finished"],
+    )  # fmt: skip
+
+
+def _evaluate(task: Task) -> tuple[str, Any]:
+    """Train one trial on a machine of the cluster; return its outcome as bytes, or the error that ends the study."""
+    if task.device == "cpu":
+        one_thread()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            outcome = spool.read_outcome(evaluate(task, Home(Path(folder))))
+            return "done", (dict(outcome.manifest), dict(outcome.contents))
+    except LabError as error:
+        return "error", error
+
+
+@contextlib.contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Put back the handlers that Ray replaces: Ctrl-C and SIGTERM are the coordinator's."""
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):  # only the main thread has handlers
+            for number, handler in kept.items():
+                signal.signal(number, handler)

@@ -1,0 +1,109 @@
+"""Trials as Ray tasks: the same outcomes as in this process, on a cluster of two nodes of which one is killed."""
+
+import dataclasses
+import signal
+import time
+
+import pytest
+
+from lab import search, spool, workers
+from lab.errors import DataError, SpecError
+from lab.spec import Choice, Replication, Study
+from lab.storage import Home
+from lab.task import Task
+from lab.workers import RayEngine
+
+ray = pytest.importorskip("ray")
+# Ray itself leaves pipes and sockets of its daemons to the garbage collector, and warns of a default that will change
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+STUDY = Study(
+    question="Does it run elsewhere?", data="digits", space={"width": Choice(4, 5, 6, 7, 8, 9)},
+    fixed=dict(family="mlp", depth=1, epochs=2, n_train=40), replication=Replication("disjoint", 2, 2),
+    sampler="grid", n_trials=6, learning_curve=(1.0,), n_validation=20, n_test=50, n_evaluations=2,
+)  # fmt: skip
+
+
+def a_task(number=0, **changes):
+    task = Task("toy", STUDY.to_dict(), "explore", number, dataclasses.asdict(STUDY.config({"width": 4})))
+    return dataclasses.replace(task, **changes)
+
+
+def drain(engine, seconds=120.0):
+    done, deadline = [], time.monotonic() + seconds
+    while engine.n_open:
+        assert time.monotonic() < deadline
+        answer = engine.next_done(0.5)
+        done += [] if answer is None else [answer]
+    return done
+
+
+def nothing_counts_time(outcome, name):
+    """Return a file of an outcome without what differs between two runs of the same trial."""
+    content = outcome.json(name)
+    for clock in ("seconds", "replicas_per_second"):
+        content.get("final", {}).pop(clock, None)
+    return content
+
+
+def test_the_outcome_of_a_ray_task_is_that_of_this_process(tmp_path):
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    engine = RayEngine(Home(tmp_path / "ray"), n_workers=1)
+    try:
+        assert engine.capacity == 2
+        engine.submit(a_task())
+        [(task, path)] = drain(engine)
+        there = spool.read_outcome(path)
+        engine.submit(a_task(1, data_dir=str(tmp_path), spec=STUDY.to_dict() | {"data": "cifar10"}))
+        with pytest.raises(DataError, match="cifar"):
+            drain(engine)
+    finally:
+        engine.close()
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+    inline = workers.InlineEngine(Home(tmp_path / "inline"))
+    inline.submit(a_task())
+    here = spool.read_outcome(inline.next_done(0)[1])
+    assert there.status == "finished" and task.number == 0
+    assert there.contents["curves.parquet"] == here.contents["curves.parquet"]
+    for name in ("metrics.json", "decomposition.json", "config.json"):
+        assert nothing_counts_time(there, name) == nothing_counts_time(here, name)
+
+
+def test_a_study_survives_the_death_of_a_node(tmp_path, monkeypatch):
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    store = {"object_store_memory": 100 * 2**20}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, **store})
+    second = cluster.add_node(num_cpus=1, **store)
+    killed = []
+
+    class Progress(search.session.Progress):
+        def done(self, **facts):
+            super().done(**facts)
+            if not killed:  # a trial is done, others are under way on both nodes
+                killed.append(len(ray.nodes()))
+                cluster.remove_node(second, allow_graceful=False)
+
+    try:
+        summary = search.run(
+            STUDY, "toy", home=Home(tmp_path), device="cpu", engine="ray", ray_address=cluster.address,
+            progress=Progress(),
+        )  # fmt: skip
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    assert killed == [2]
+    assert summary.counts == {"finished": 6, "diverged": 0, "infeasible": 0, "failed": 0}
+    assert summary.n_trained == 7  # and the confirmation; none twice
+    assert spool.pending(Home(tmp_path), "toy") == []
+
+
+def test_a_cluster_that_is_not_there_is_one_clear_line(tmp_path):
+    engine = RayEngine(Home(tmp_path), address="127.0.0.1:1")
+    with pytest.raises(SpecError, match=r"--ray-address 127.0.0.1:1: no Ray cluster can be used") as caught:
+        engine.submit(a_task())
+    assert "\n" not in str(caught.value)
