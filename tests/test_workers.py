@@ -213,7 +213,7 @@ def test_the_default_on_a_cpu_is_a_process_a_core_up_to_eight(monkeypatch):
         assert choose_engine(None, None, device="cpu", smoke=False) == ("process", n_workers)
 
 
-@pytest.mark.parametrize(("engine", "n_workers"), [("ray", None), ("inline", 2), (None, 0), (None, -1), (None, 10**6)])
+@pytest.mark.parametrize(("engine", "n_workers"), [("dask", None), ("inline", 2), (None, 0), (None, -1), (None, 10**6)])
 def test_impossible_engines_are_refused(engine, n_workers):
     with pytest.raises(SpecError):
         choose_engine(engine, n_workers, device="cpu", smoke=False)

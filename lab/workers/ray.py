@@ -6,6 +6,7 @@ be shared. Ray core only, none of its other libraries.
 """
 
 import contextlib
+import logging
 import os
 import re
 import signal
@@ -70,7 +71,7 @@ class RayEngine(Engine):
             options |= {"num_cpus": self.n_workers} if self.n_workers else {}
         with _signals_kept():
             try:
-                ray.init(address=where, log_to_driver=False, logging_level="ERROR", **options)
+                ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR, **options)
             except (ConnectionError, ValueError, RuntimeError) as error:
                 first = (str(error).strip() or type(error).__name__).splitlines()[0]
                 raise SpecError(f"--ray-address {where}: no Ray cluster can be used: {first}") from None
