@@ -90,14 +90,14 @@ def listed_by_git():
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a git checkout")
 def test_the_readme_prints_the_real_tree():
-    """Every top-level entry, every Python file of lab/, every file of studies/; all with a comment."""
+    """Every top-level entry, every Python file of lab/ and benchmarks/, every file of studies/; all with a comment."""
     wanted = set()
     for file in listed_by_git():
         first, slash, rest = file.partition("/")
         if first.startswith("."):
             continue
         wanted.add(first + slash)
-        if first in ("lab", "studies") and rest:
+        if first in ("lab", "studies", "benchmarks") and rest:
             parts = rest.split("/")
             wanted |= {f"{first}/" + "/".join(parts[:k]) + "/" for k in range(1, len(parts))}
             if first == "studies" or (file.endswith(".py") and parts[-1] != "__init__.py"):

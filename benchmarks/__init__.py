@@ -1,0 +1,1 @@
+"""Measurements of the lab itself: `python -m benchmarks.NAME`; the last result of each lies beside it."""
