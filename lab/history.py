@@ -101,6 +101,16 @@ class History:
         with self.artifacts.parsing(key, "examples.npz"), np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             return Examples(arrays["index_K"], arrays["images_KCHW"])
 
+    def signals(self, key: str) -> pd.DataFrame:
+        """Read the signal health of the layers of a trial, see `lab.analysis.signals.table`; empty if there is none."""
+        from lab.analysis.signals import COLUMNS
+
+        if "signals.parquet" not in self.artifacts.manifest(key)["files"]:
+            return pd.DataFrame(columns=list(COLUMNS))
+        content = self.artifacts.read(key, ["signals.parquet"])["signals.parquet"]
+        with self.artifacts.parsing(key, "signals.parquet"):
+            return pd.read_parquet(io.BytesIO(content))
+
     def decomposition(self, key: str) -> dict[str, Any]:
         """Read decomposition.json of a trial: level, final (test set), validation, epochs."""
         return self.artifacts.json(key, "decomposition.json")

@@ -14,7 +14,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,11 +36,15 @@ N_EXAMPLES = 24  # of the hardest test images, by bias² and by variance each
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Scores of the replicas at one evaluation, by name as in `train_risk`, and which of them have diverged."""
+    """Scores of the replicas at one evaluation, by name as in `train_risk`, and which of them have diverged.
+
+    `signals` are those of lab.training.health, where they were measured.
+    """
 
     epoch: int
     metrics: Mapping[str, np.ndarray]
     diverged_R: np.ndarray
+    signals: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class Trained:
     decompositions: list[dict[str, Any] | None]  # on the test set, one a snapshot; None: no replica is left
     validation: dict[str, Any] | None  # at the end
     probabilities_DINC: np.ndarray  # on the test set, at the end
+    shifted: Mapping[str, dict[str, Any] | None] = field(default_factory=dict)  # the same under attack …
 
 
 def results(task: "Task", dataset: "Dataset", trained: Trained, *, seconds: float) -> dict[str, bytes]:
@@ -62,6 +67,8 @@ def results(task: "Task", dataset: "Dataset", trained: Trained, *, seconds: floa
         "predictions.npz": predictions(dataset, trained),
         "metrics.json": as_json(metrics(task, trained, seconds)),
     }
+    if any(step.signals for step in trained.snapshots):
+        files["signals.parquet"] = signals(trained)
     # the report shows them, and is built from the run history alone; of every trial they would be a burden
     images = examples(dataset, trained) if task.phase == "confirm" else None
     return files if images is None else files | {"examples.npz": images}
@@ -160,6 +167,16 @@ def curves(task: "Task", trained: Trained) -> bytes:
     return sink.getvalue()
 
 
+def signals(trained: Trained) -> bytes:
+    """Return the signal health of each layer through training as parquet, see `lab.analysis.signals.table`."""
+    from lab.analysis.signals import table
+
+    sink = io.BytesIO()
+    rows = table([step.epoch for step in trained.snapshots], [step.signals for step in trained.snapshots])
+    rows.to_parquet(sink, index=False, compression="zstd")
+    return sink.getvalue()
+
+
 def _alive(step: Snapshot, name: str) -> np.ndarray:
     """Return a score of each replica, NaN for those that diverged."""
     value_R = np.asarray(step.metrics[name], dtype=np.float64)
@@ -172,6 +189,7 @@ def decomposition(trained: Trained) -> dict[str, Any]:
         "level": LEVEL,
         "final": trained.decompositions[-1],
         "validation": trained.validation,
+        "shifted": dict(trained.shifted),
         "epochs": [
             {"epoch": step.epoch} | parts
             for step, parts in zip(trained.snapshots, trained.decompositions, strict=True)
@@ -219,6 +237,8 @@ def examples(dataset: "Dataset", trained: Trained) -> bytes | None:
 
 def metrics(task: "Task", trained: Trained, seconds: float) -> dict[str, Any]:
     """Return the numbers that are tracked: at the end ("final") and at each evaluation ("epochs")."""
+    from lab.analysis.signals import summary
+
     epochs = []
     for step, parts in zip(trained.snapshots, trained.decompositions, strict=True):
         row = _means(step) | {"n_diverged": int(step.diverged_R.sum())}
@@ -229,6 +249,11 @@ def metrics(task: "Task", trained: Trained, seconds: float) -> dict[str, Any]:
         for score in ("risk", "error"):
             for end in ("", "_lo", "_hi"):
                 final[f"val_{score}{end}"] = trained.validation[score + end]
+    for condition, parts in trained.shifted.items():
+        final |= {f"{condition}_{name}": value for name, value in _parts(parts, every_interval=True).items()}
+    watched = [step.signals for step in trained.snapshots if step.signals]
+    if watched:
+        final |= summary(watched[0], watched[-1])
     final |= {
         "n_replicas": task.replication.n_replicas,
         "n_diverged": int(last.diverged_R.sum()),

@@ -144,9 +144,8 @@ def _train(task: Task, dataset: "Dataset", tick: Callable[[], None] | None) -> T
         raise _Infeasible(_one_line(error)) from error
     snapshots, decompositions = [], []
     while True:
-        snapshots.append(
-            Snapshot(step.epoch, {k: np.array(v) for k, v in step.metrics.items()}, np.array(step.diverged_R))
-        )
+        scores = {k: np.array(v) for k, v in step.metrics.items()}
+        snapshots.append(Snapshot(step.epoch, scores, np.array(step.diverged_R), step.signals))
         decompositions.append(_decompose(step.probabilities_test_DINC, dataset.test, step.diverged_R))
         failpoints.hit("epoch")
         if tick is not None:
@@ -156,7 +155,11 @@ def _train(task: Task, dataset: "Dataset", tick: Callable[[], None] | None) -> T
             break
         step = following
     validation = _decompose(step.probabilities_val_DINC, dataset.validation, step.diverged_R)
-    return Trained(n_parameters, snapshots, decompositions, validation, step.probabilities_test_DINC)
+    shifted = {
+        condition: _decompose(probabilities_DINC, dataset.test, step.diverged_R)
+        for condition, probabilities_DINC in step.probabilities_shifted.items()
+    }
+    return Trained(n_parameters, snapshots, decompositions, validation, step.probabilities_test_DINC, shifted)
 
 
 def _decompose(probabilities_DINC: np.ndarray, points: "Pool", diverged_R: np.ndarray) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ class Evaluation:
     probabilities_test_DINC: np.ndarray
     probabilities_val_DINC: np.ndarray
     diverged_R: np.ndarray
+    probabilities_shifted: dict[str, np.ndarray] = field(default_factory=dict)
+    signals: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def fake(**sizes: Any) -> Dataset:
