@@ -288,7 +288,7 @@ def _parts(parts: Mapping[str, Any] | None, *, every_interval: bool = False) -> 
     """Return the terms of a decomposition on the test set; through training, intervals of the main ones only."""
     if parts is None:
         return {}
-    counts = {"n_resamples", "n_inits", "n_replicas", "n_test", "level", "design"}
+    counts = {"n_resamples", "n_inits", "n_noise_draws", "n_replicas", "n_test", "level", "design", "loss"}
     main = ("risk", "bias_sq", "variance", "error")
     return {
         name: value

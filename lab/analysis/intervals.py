@@ -1,65 +1,220 @@
 """Intervals for the estimates of `lab.analysis.decomposition`.
 
-Two things were sampled: replicas (a training set serves a whole row of them, a seed a whole column) and test points.
-Their variances are estimated apart and added:
+Three things were sampled, and crossed with one another: training sets, seeds (and label noise), and test points. An
+estimate is treated as the mean of its influences over that crossed array, and the variance of such a mean is the
+alternating sum of mean squares over all non-empty sets E of what was sampled,
 
-* replicas: delete-one-resample and delete-one-seed jackknife of the unbiased estimator (Efron & Stein 1981), rows and
-  columns as clusters. Their sum counts the interaction twice, which errs on the wide side;
-* test points: the variance of the mean of the per-point terms.
+    var = Σ_E (−1)^{|E|+1} MS_E / n        (random effects; Cameron, Gelbach & Miller 2011 for clusters in general)
 
-The interval is estimate ± t · standard error, with the Satterthwaite degrees of freedom of that sum. It covers the
-value that infinitely many replicas and test points from the same sources would give. A bootstrap over a few replicas
-is no alternative: its variance estimates are centred low by the factor 1 − 1/R.
+so that what sets of training and seeds do together is counted once, not once each. The influence of a cluster of
+replicas is that of the jackknife: n (n − 1 for a mean) times the change when it is left out (Efron & Stein 1981), from
+the unbiased estimator. It is never taken below the largest variance from one source.
+
+* Risk, bias, error: estimate ± t · standard error, Satterthwaite degrees of freedom.
+* Variances: an estimate of a variance is skewed to the right, and a symmetric interval misses on that side. They get
+  the same on the logarithm: estimate × exp(± t · standard error / estimate), where the estimate is larger than its
+  standard error.
+* Variance components are differences of mean squares and can be negative, so they have no logarithm. The mean squares
+  have one: their ends are combined by squares of distances (modified large samples, Graybill & Wang 1980; in general
+  the MOVER of Zou & Donner 2008).
+
+The interval covers the value that infinitely many replicas and test points from the same sources would give; how often
+it does is measured by `python -m benchmarks.coverage`. A bootstrap over a few replicas is no alternative: its variance
+estimates are centred low by the factor 1 − 1/R.
+
+Shape suffixes: T terms, N test points, Z clusters of replicas.
 """
 
 from collections.abc import Sequence
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-Array = NDArray[np.float64]
+from lab.analysis.layout import CAUSES, Array, Estimates, Factors, Layout
+
+TEST = 3  # the axis of test points, beside those of resamples, inits and label noise
 
 
-def jackknife_variance(leave_one_out_KT: Array) -> Array:
-    """Return the jackknife variance (T,) of T estimates from their K leave-one-cluster-out values (K, T)."""
-    K = len(leave_one_out_KT)
-    centred = leave_one_out_KT - leave_one_out_KT.mean(axis=0)
-    return (K - 1) / K * (centred**2).sum(axis=0)
+class Variance(NamedTuple):
+    """The sampling variance of T estimates, its degrees of freedom, and its parts by what was sampled."""
+
+    total_T: Array
+    freedom_T: Array
+    parts: dict[
+        str, Array
+    ]  # "resample", "init", …, "test", "resample_test", …: each (T,), they add up before the floor
 
 
-def combine(
-    point_T: Array, leave_one_out: Sequence[Array], per_point_NT: Array, *, level: float
-) -> tuple[Array, Array]:
-    """Return the lower and upper ends (T,) of intervals for T estimates.
+class Spread:
+    """Collects the estimates of test points, some at a time, and says how sure their means are.
 
-    Args:
-        point_T: The estimates.
-        leave_one_out: For each way of clustering the replicas, the estimates without one cluster, (K, T).
-            A way for which they are NaN (too few clusters) leaves the ends NaN.
-        per_point_NT: The terms of each test point; their mean is the estimate.
-        level: Of the intervals, e.g. 0.95.
+    Beside the T terms themselves it follows the mean squares of each group of variance components among them.
     """
-    N = len(per_point_NT)
-    variances, freedoms = [], []
-    for estimates_KT in leave_one_out:
-        variances.append(jackknife_variance(estimates_KT))
-        freedoms.append(len(estimates_KT) - 1)
-    if N > 1:
-        variances.append(per_point_NT.var(axis=0, ddof=1) / N)
-        freedoms.append(N - 1)
-    if not leave_one_out or not variances:
-        return np.full_like(point_T, np.nan), np.full_like(point_T, np.nan)
-    variance_KT, freedom_K1 = np.stack(variances), np.array(freedoms, dtype=float)[:, None]
-    total_T = variance_KT.sum(axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        freedom_T = total_T**2 / (variance_KT**2 / freedom_K1).sum(axis=0)
-    freedom_T = np.where(total_T == 0, freedom_K1.min(), freedom_T)
-    half_T = stats.t.ppf((1 + level) / 2, freedom_T) * np.sqrt(total_T)
-    return point_T - half_T, point_T + half_T
+
+    def __init__(self, layout: Layout, names: Sequence[str], estimated_in: Layout | None = None) -> None:
+        """`names` of the terms: those that start with variance_ or kw_variance_ and name a cause are components.
+
+        `estimated_in` is the layout of one partition of the pool, if the terms are means over several.
+        """
+        self._layout = layout
+        self._mean_squares = (estimated_in or layout).mean_squares
+        self.names = tuple(names)
+        groups = [
+            [self.names.index(f"{prefix}variance_{cause}") for cause in layout.causes.values()]
+            for prefix in ("", "kw_")
+            if layout.causes and f"{prefix}variance_{next(iter(layout.causes.values()))}" in self.names
+        ]
+        self._groups = [np.array(group) for group in groups]
+        self._n = 0
+        self._sum_T = self._sum_sq_T = np.zeros(0)
+        self._influence: dict[Factors, Array] = {}
+        self._residual: dict[Factors, Array] = {}
+        self._residual_sq: dict[Factors, Array] = {}
+
+    def add(self, estimates: Estimates) -> None:
+        """Take in the estimates of more test points."""
+        point_NT = self._with_mean_squares(estimates.point_NT)
+        first = self._n == 0
+        if first:
+            self._origin_T = np.nan_to_num(point_NT[0])  # sums of squares are taken about it: nothing cancels
+        self._n += len(point_NT)
+        about_NT = point_NT - self._origin_T
+        self._sum_T = about_NT.sum(axis=0) + (0 if first else self._sum_T)
+        self._sum_sq_T = (about_NT**2).sum(axis=0) + (0 if first else self._sum_sq_T)
+        for axes, without in estimates.without.items():
+            influence, residual = self._influences(axes, self._with_mean_squares(without))
+            residual_sq = (residual**2).sum(axis=(*range(len(axes)), len(axes)))
+            self._influence[axes] = influence.sum(axis=-2) + (0 if first else self._influence[axes])
+            self._residual[axes] = residual.sum(axis=-2) + (0 if first else self._residual[axes])
+            self._residual_sq[axes] = residual_sq + (0 if first else self._residual_sq[axes])
+
+    def _with_mean_squares(self, values_T: Array) -> Array:
+        """Return values (…, T) with the mean squares of their components after them."""
+        matrix = self._mean_squares
+        return np.concatenate([values_T, *(values_T[..., group] @ matrix.T for group in self._groups)], axis=-1)
+
+    def _influences(self, axes: Factors, without_ZNT: Array) -> tuple[Array, Array]:
+        """Return what each cluster adds to each point, (*sizes, N, T), as it is and without lower-order effects."""
+        used_Z = self._layout.sizes(axes).ravel() > 0
+        n = int(used_Z.sum())
+        centre = without_ZNT[used_Z].mean(axis=0)
+        influence = np.where(used_Z[:, None, None], (n - 1) * (centre - without_ZNT), 0.0)
+        sizes = [self._layout.used_DIK.shape[axis] for axis in axes]
+        influence = influence.reshape(*sizes, *without_ZNT.shape[1:])
+        return influence, _without_margins(influence, len(axes))
+
+    def parts(self) -> dict[str, dict[str, float]]:
+        """Return, for each term, the variance of its estimate by what was sampled."""
+        parts = self._variance.parts
+        return {name: {source: float(part[k]) for source, part in parts.items()} for k, name in enumerate(self.names)}
+
+    def _mean(self) -> Array:
+        return self._origin_T + self._sum_T / self._n
+
+    @cached_property
+    def _variance(self) -> Variance:
+        """The variance of the estimates, mean squares after the terms; NaN where a source cannot be judged."""
+        n_terms = len(self._sum_T)
+        squares: dict[Factors, Array] = {}
+        freedoms: dict[Factors, float] = {}
+        n = self._n
+        spread_T = np.maximum(self._sum_sq_T - self._sum_T**2 / n, 0.0)
+        if n > 1:
+            squares[(TEST,)], freedoms[(TEST,)] = spread_T / (n - 1) / n, n - 1
+        for axes in self._influence:
+            n_clusters, freedom = self._freedom(axes)
+            if freedom < 1:
+                squares[axes], freedoms[axes] = np.full(n_terms, np.nan), 1
+                continue
+            table = _without_margins(self._influence[axes] / n, len(axes))
+            over = tuple(range(len(axes)))
+            squares[axes], freedoms[axes] = (table**2).sum(axis=over) / freedom / n_clusters, freedom
+            if n > 1:
+                # at least 0: where all points are alike, the difference of two equal sums is left
+                rest = np.maximum(self._residual_sq[axes] - (self._residual[axes] ** 2).sum(axis=over) / n, 0.0)
+                both = (*axes, TEST)
+                squares[both] = rest / (freedom * (n - 1)) / (n_clusters * n)
+                freedoms[both] = freedom * (n - 1)
+        if not self._influence or not squares:
+            nothing = np.full(n_terms, np.nan)
+            return Variance(nothing, nothing, {})
+        total = sum((-1) ** (len(e) + 1) * square for e, square in squares.items())
+        total = np.maximum(total, np.maximum.reduce([square for e, square in squares.items() if len(e) == 1]))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            freedom_T = total**2 / sum(square**2 / freedoms[e] for e, square in squares.items())
+        least = min(freedom for e, freedom in freedoms.items() if len(e) == 1)
+        freedom_T = np.where(total > 0, np.maximum(freedom_T, least), least)
+        return Variance(total, freedom_T, _pure(squares))
+
+    def _freedom(self, axes: Factors) -> tuple[int, float]:
+        """Return the number of clusters and the degrees of freedom of what they do beyond their lower-order effects."""
+        used = self._layout.sizes(axes).squeeze(axis=tuple(a for a in range(3) if a not in axes)) > 0
+        levels = [int(used.any(axis=tuple(a for a in range(used.ndim) if a != k)).sum()) for k in range(used.ndim)]
+        n_holes = int(np.prod(levels)) - int(used.sum())
+        return int(used.sum()), float(np.prod([level - 1 for level in levels]) - n_holes)
+
+    def symmetric_ends(self, level: float) -> tuple[Array, Array]:
+        """Return the ends (T,) of symmetric intervals, for terms that are differences."""
+        n_terms = len(self.names)
+        lo, hi = symmetric(self._mean(), self._variance, level)
+        return lo[:n_terms], hi[:n_terms]
+
+    def ends(self, level: float) -> tuple[Array, Array]:
+        """Return the lower and upper ends (T,) of the intervals for all terms."""
+        mean, n_terms = self._mean(), len(self.names)
+        variance = self._variance
+        lo, hi = symmetric(mean, variance, level)
+        log_lo, log_hi = logarithmic(mean, variance, level)
+        totals = [k for k, name in enumerate(self.names) if name in ("variance", "kw_variance")]
+        lo[totals], hi[totals] = log_lo[totals], log_hi[totals]
+        start = n_terms
+        for group in self._groups:
+            squares = slice(start, start := start + len(group))
+            weights = np.linalg.inv(self._mean_squares)
+            below = weights * np.where(weights > 0, mean[squares] - log_lo[squares], mean[squares] - log_hi[squares])
+            above = weights * np.where(weights > 0, log_hi[squares] - mean[squares], log_lo[squares] - mean[squares])
+            lo[group] = mean[group] - np.sqrt((below**2).sum(axis=1))
+            hi[group] = mean[group] + np.sqrt((above**2).sum(axis=1))
+        return lo[:n_terms], hi[:n_terms]
 
 
-def mean_interval(values_N: Array, *, level: float) -> tuple[float, float]:
+def _without_margins(table: Array, n_axes: int) -> Array:
+    """Return the highest-order effects of a table: its first `n_axes` axes centred, one after the other."""
+    for axis in range(n_axes):
+        table = table - table.mean(axis=axis, keepdims=True)
+    return table
+
+
+def _pure(squares: dict[Factors, Array]) -> dict[str, Array]:
+    """Return what each source, and each combination of sources, adds by itself; estimates of 0 can be negative."""
+    parts = {}
+    for e in squares:
+        name = "_".join(n for n in (CAUSES.get(tuple(a for a in e if a != TEST)), "test" if TEST in e else None) if n)
+        larger = [f for f in squares if set(e) <= set(f)]
+        parts[name or "test"] = sum((-1) ** (len(f) - len(e)) * squares[f] for f in larger)
+    return parts
+
+
+def symmetric(estimate_T: Array, variance: Variance, level: float) -> tuple[Array, Array]:
+    """Return estimate ± t · standard error."""
+    half = stats.t.ppf((1 + level) / 2, variance.freedom_T) * np.sqrt(variance.total_T)
+    return estimate_T - half, estimate_T + half
+
+
+def logarithmic(estimate_T: Array, variance: Variance, level: float) -> tuple[Array, Array]:
+    """Return the same on the logarithm, where the estimate is larger than its standard error (else symmetric)."""
+    lo, hi = symmetric(estimate_T, variance, level)
+    error = np.sqrt(variance.total_T)
+    sure = (estimate_T > 0) & (estimate_T >= error)
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        factor = np.exp((hi - estimate_T) / np.where(sure, estimate_T, np.nan))
+    return np.where(sure, estimate_T / factor, lo), np.where(sure, estimate_T * factor, hi)
+
+
+def mean_interval(values_N: NDArray[np.float64], *, level: float) -> tuple[float, float]:
     """Return the t interval for the mean of independent values; NaN for fewer than two."""
     N = len(values_N)
     if N < 2:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from mlxtend.evaluate import bias_variance_decomp
 
-from lab.analysis.decomposition import TERMS, decompose
+from lab.analysis.decomposition import decompose
 
 PARTS = ("variance_resample", "variance_init", "variance_interaction")
 
@@ -85,7 +85,7 @@ def test_crossed_components_are_unbiased_also_with_missing_replicas(share_missin
         f, posterior = crossed_replicas(rng, 5, 4)
         missing = rng.random((5, 4)) < share_missing
         missing[:2, :2] = False
-        result = decompose(f, np.zeros(3, dtype=int), posterior_NC=posterior, missing_DI=missing)
+        result = decompose(f, np.zeros(3, dtype=int), posterior_NC=posterior, missing_DI=missing, level=None)
         estimates.append([getattr(result, name) for name in ("bias_sq", *PARTS)])
     truth = 2 * 0.02**2 * np.array([1.0, 0.5, 0.2, 0.3])
     error = np.std(estimates, axis=0, ddof=1) / np.sqrt(len(estimates))
@@ -114,7 +114,7 @@ def test_class_frequency_classifier_has_its_closed_form():
     assert (bias_sq, variance) == (pytest.approx(0.000794, abs=5e-7), pytest.approx(0.023440, abs=5e-7))
     p = (rng.multinomial(n, pi, size=(1500, 10)) + a) / (n + 3 * a)
     results = [
-        decompose(p[k][:, None], np.zeros(1, dtype=int), posterior_NC=pi[None], design="independent")
+        decompose(p[k][:, None], np.zeros(1, dtype=int), posterior_NC=pi[None], design="independent", level=None)
         for k in range(len(p))
     ]
     for name, truth in (("noise", 0.62), ("bias_sq", bias_sq), ("variance", variance), ("risk", 0.644234)):
@@ -206,9 +206,10 @@ def test_tied_classes_share_the_blame_for_an_error():
 
 def test_every_interval_contains_its_estimate():
     rng = np.random.default_rng(11)
-    result = decompose(random_probabilities(rng, 5, 4, 30, 3), rng.integers(0, 3, 30)).to_dict()
-    for name in TERMS:
-        assert result[f"{name}_lo"] < result[name] < result[f"{name}_hi"], name
+    result = decompose(random_probabilities(rng, 5, 4, 30, 3), rng.integers(0, 3, 30))
+    assert set(result.terms) == {"risk", "noise", "bias_sq", "variance", *PARTS, "error"}
+    for name, term in result.terms.items():
+        assert name == "noise" or term.lo < term.value < term.hi, name
 
 
 @pytest.mark.parametrize(
@@ -218,8 +219,8 @@ def test_every_interval_contains_its_estimate():
         (dict(labels_N=np.array([0, 1, 3])), "labels run from 0 to 3"),
         (dict(labels_N=np.array([0.5, 1, 2])), "give class numbers"),
         (dict(probabilities_DINC=np.full((3, 3, 3), 1 / 3)), r"needs \(D, I, N, C\)"),
-        (dict(probabilities_DINC=np.full((1, 3, 3, 3), 1 / 3)), "at least two resamples"),
-        (dict(probabilities_DINC=np.full((2, 2, 3, 3), 5.0)), "logits need a softmax"),
+        (dict(probabilities_DINC=np.full((1, 1, 3, 3), 1 / 3)), "at least two of either"),
+        (dict(probabilities_DINC=np.full((2, 2, 3, 3), 5.0)), "or these as logits="),
         (dict(probabilities_DINC=np.full((2, 2, 3, 3), 0.1)), "not to 1"),
         (dict(posterior_NC=np.ones((3, 3))), "posterior"),
         (dict(missing_DI=np.ones((2, 2), dtype=bool)), "no replica is left"),

@@ -1,0 +1,219 @@
+"""Anyone's predictions, checked and in one shape: what every loss of `lab.analysis.decomposition` works on.
+
+Arrays may be numpy's, torch's or pandas'. Whatever cannot be right is a `ValueError` of one line that says which array,
+where in it, and what to give instead.
+
+Shape suffixes: D resamples, I inits, K label-noise draws, R replicas, N test points, C classes.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lab.analysis.layout import Array, Design, Layout
+
+DESIGNS = ("crossed", "nested", "independent")
+
+
+class Points:
+    """Predictions of all replicas at some test points, in float64; those of missing replicas are 0.
+
+    Attributes:
+        target_NC: Posterior where it is known, else one-hot labels.
+        known: Whether the posterior is known.
+    """
+
+    def __init__(self, values_DIKNC: NDArray[Any], are_logits: bool, used_DIK: NDArray[np.bool_], target_NC: Array,
+                 known: bool) -> None:  # fmt: skip
+        """`values_DIKNC` are probabilities or logits, of any float type."""
+        self._are_logits = are_logits
+        self._used = used_DIK[..., None, None]
+        self._values = np.where(self._used, values_DIKNC.astype(np.float64), 0.0)
+        self.target_NC, self.known = target_NC, known
+
+    @cached_property
+    def log_probabilities_DIKNC(self) -> Array:
+        """Normalised log probabilities; −inf where a probability is 0."""
+        with np.errstate(divide="ignore"):
+            logits = self._values if self._are_logits else np.log(np.where(self._used, self._values, 1.0))
+        shifted = logits - logits.max(axis=-1, keepdims=True)
+        return np.where(self._used, shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)), 0.0)
+
+    @cached_property
+    def probabilities_DIKNC(self) -> Array:
+        """Probabilities."""
+        if not self._are_logits:
+            return self._values
+        return np.where(self._used, np.exp(self.log_probabilities_DIKNC), 0.0)
+
+    @cached_property
+    def votes_DIKNC(self) -> Array:
+        """One-hot predicted classes; classes that tie share the vote evenly."""
+        top = self._values == self._values.max(axis=-1, keepdims=True)
+        return np.where(self._used, top / top.sum(axis=-1, keepdims=True), 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Checked predictions of all test points."""
+
+    values_DIKNC: NDArray[Any]
+    are_logits: bool
+    labels_N: NDArray[np.int64]
+    posterior_NC: Array | None
+    layout: Layout
+
+    def resamples(self, index: NDArray[np.int64]) -> "Predictions":
+        """Return the same of some resamples."""
+        layout = Layout.of(self.layout.design, self.layout.used_DIK[index])
+        layout = replace(layout, clusters=self.layout.clusters)  # none, if no intervals are asked for
+        return replace(self, values_DIKNC=self.values_DIKNC[index], layout=layout)
+
+    def only(self, used_DIK: NDArray[np.bool_]) -> "Predictions":
+        """Return the same with fewer replicas."""
+        return replace(self, layout=Layout.of(self.layout.design, used_DIK))
+
+    @property
+    def n_classes(self) -> int:
+        """The number of classes C."""
+        return int(self.values_DIKNC.shape[-1])
+
+    def points(self, part: slice) -> Points:
+        """Return some of the test points."""
+        C = self.values_DIKNC.shape[-1]
+        target = np.eye(C)[self.labels_N[part]] if self.posterior_NC is None else self.posterior_NC[part]
+        values = self.values_DIKNC[..., part, :]
+        return Points(values, self.are_logits, self.layout.used_DIK, target, self.posterior_NC is not None)
+
+
+class _Axes(NamedTuple):
+    """What the axes of an array of predictions are in each design, beside test points and classes."""
+
+    counts: tuple[int, ...]
+    shapes: str
+
+
+_AXES: dict[str, _Axes] = {
+    "crossed": _Axes((2, 3), "(D, I, N, C), or (D, I, K, N, C) with redrawn label noise"),
+    "nested": _Axes((2,), "(D, I, N, C)"),
+    "independent": _Axes((1,), "(R, N, C)"),
+}
+
+
+def checked(
+    probabilities: ArrayLike | None,
+    labels_N: ArrayLike,
+    *,
+    logits: ArrayLike | None = None,
+    posterior_NC: ArrayLike | None = None,
+    design: Design = "crossed",
+    missing: ArrayLike | None = None,
+) -> Predictions:
+    """Return predictions, labels and posterior if they fit together.
+
+    Raises:
+        ValueError: They do not.
+    """
+    if design not in _AXES:
+        raise ValueError(f"design {design!r} is unknown: choose {', '.join(DESIGNS[:-1])} or {DESIGNS[-1]}")
+    if (probabilities is None) == (logits is None):
+        raise ValueError("give either probabilities or logits")
+    what = "probabilities" if logits is None else "logits"
+    values = as_array(probabilities if logits is None else logits, what)
+    if values.dtype.kind not in "fiu":
+        raise ValueError(f"{what} are {values.dtype}: give numbers")
+    axes = _AXES[design]
+    n_axes = values.ndim - 2
+    if n_axes not in axes.counts:
+        raise ValueError(f"{what} have shape {values.shape}: a {design} design needs {axes.shapes}")
+    sizes, (N, C) = values.shape[:-2], values.shape[-2:]
+    if N == 0 or C < 2 or 0 in sizes:
+        raise ValueError(f"{what} have shape {values.shape}: no replica, no test point or fewer than two classes")
+    if (design == "nested" and min(sizes) < 2) or (design == "crossed" and max(sizes) < 2):
+        raise ValueError(
+            f"{what} have shape {values.shape}: a nested design needs at least two resamples and two seeds, a crossed "
+            "one at least two of either; for replicas that share neither give (R, N, C) and design='independent'"
+        )
+    gone = np.zeros(sizes, dtype=bool) if missing is None else as_array(missing, "missing").astype(bool)
+    if gone.shape != sizes:
+        raise ValueError(f"missing has shape {gone.shape}, the replicas have {sizes}")
+    shape = (*sizes, 1, 1)[:3]
+    values = values.reshape(*shape, N, C)
+    used_DIK = ~gone.reshape(shape) & ~np.isnan(values).all(axis=(-2, -1))
+    if not used_DIK.any():
+        raise ValueError("no replica is left: all are missing or NaN throughout")
+    _check_values(values, used_DIK, sizes, are_logits=logits is not None)
+    labels = _checked_labels(labels_N, N, C)
+    posterior = None if posterior_NC is None else _checked_posterior(posterior_NC, N, C)
+    return Predictions(values, logits is not None, labels, posterior, Layout.of(design, used_DIK))
+
+
+def as_array(values: Any, what: str) -> NDArray[Any]:
+    """Return anyone's array (numpy, torch on any device, pandas, nested lists) as numpy's.
+
+    Raises:
+        ValueError: It is ragged or no array.
+    """
+    for step in ("detach", "cpu"):  # a torch tensor; torch itself is not needed for that
+        if hasattr(values, step):
+            values = getattr(values, step)()
+    if hasattr(values, "to_numpy"):
+        values = values.to_numpy()
+    try:
+        array = np.asarray(values)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{what} cannot be read as an array: {' '.join(str(error).split())}") from None
+    if array.dtype.kind == "O":
+        raise ValueError(f"{what} are a mixture of types or lengths: give one array of numbers")
+    return array
+
+
+def _check_values(
+    values: NDArray[Any], used_DIK: NDArray[np.bool_], sizes: tuple[int, ...], *, are_logits: bool
+) -> None:
+    used = values[used_DIK]
+    finite = np.isfinite(used)
+    if not finite.all():
+        r, n, _ = np.argwhere(~finite)[0]
+        replica = tuple(int(k) for k in np.argwhere(used_DIK)[r])[: len(sizes)]
+        raise ValueError(
+            f"a prediction is NaN or infinite (replica {replica}, test point {n}), but not all of that replica are"
+        )
+    if are_logits:
+        return
+    if used.min() < -1e-6 or used.max() > 1 + 1e-6:
+        raise ValueError(
+            f"predictions run from {used.min():.3g} to {used.max():.3g}: give probabilities, or these as logits="
+        )
+    sums = used.sum(axis=-1, dtype=np.float64)
+    if not np.allclose(sums, 1, atol=1e-3):
+        raise ValueError(f"probabilities sum to {sums.min():.4g} … {sums.max():.4g} over classes, not to 1")
+
+
+def _checked_labels(labels_N: ArrayLike, N: int, C: int) -> NDArray[np.int64]:
+    y = as_array(labels_N, "labels")
+    if y.shape != (N,):
+        raise ValueError(f"labels have shape {y.shape}, but the predictions are of {N} test points")
+    if not np.issubdtype(y.dtype, np.integer):
+        if not np.issubdtype(y.dtype, np.number) or not np.array_equal(y, np.rint(y)):
+            raise ValueError(f"labels are {y.dtype}: give class numbers 0 to {C - 1}")
+    if y.min() < 0 or y.max() >= C:
+        raise ValueError(f"labels run from {y.min()} to {y.max()}, but there are {C} classes: 0 to {C - 1}")
+    return y.astype(np.int64)
+
+
+def _checked_posterior(posterior_NC: ArrayLike, N: int, C: int) -> Array:
+    pi = as_array(posterior_NC, "posterior")
+    if pi.shape != (N, C):
+        raise ValueError(f"posterior has shape {pi.shape}, not (N, C) = {(N, C)}")
+    if (
+        pi.dtype.kind not in "fiu"
+        or not np.isfinite(pi).all()
+        or pi.min() < 0
+        or not np.allclose(pi.sum(axis=1), 1, atol=1e-6)
+    ):
+        raise ValueError("the rows of the posterior have to be probabilities that sum to 1")
+    return pi.astype(np.float64)

@@ -1,0 +1,108 @@
+"""Differences between two trials: paired where they share training sets, seeds and test points, else unpaired.
+
+Two trials of a study have common random numbers: replica (d, i) of both has the same training set and the same seed,
+and both are measured at the same test points. What is common cancels in the difference, so its interval is that of one
+sampled thing, of which the terms at each point and without each cluster are the differences of the two trials' own.
+
+Shape suffixes: D resamples, I inits, K label-noise draws, N test points, C classes.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from lab.analysis.decomposition import LOSSES, Loss
+from lab.analysis.inputs import checked
+from lab.analysis.intervals import Spread
+from lab.analysis.layout import Design, Estimates, chunks
+
+COLUMNS = ["term", "a", "b", "difference", "lo", "hi", "n_resamples", "n_inits", "n_replicas", "n_test", "level"]
+
+
+def paired_difference(
+    a_DINC: ArrayLike | None,
+    b_DINC: ArrayLike | None,
+    labels_N: ArrayLike,
+    *,
+    logits: tuple[ArrayLike, ArrayLike] | None = None,
+    loss: Loss = "brier",
+    posterior_NC: ArrayLike | None = None,
+    design: Design = "crossed",
+    missing_DI: ArrayLike | None = None,
+    level: float = 0.95,
+) -> pd.DataFrame:
+    """Return b − a for every term of the decomposition, from trials with common training sets, seeds and test points.
+
+    That they are common is up to the caller: same study seed, scheme, n_train, first resample and init, same data.
+    A replica that is missing (NaN throughout) in one of the two is left out of both; `a` and `b` are the terms of what
+    is left. Arguments are those of `lab.analysis.decomposition.decompose`; `logits` is a pair in place of a and b.
+
+    Returns:
+        Columns `COLUMNS`, one row a term; NaN for ends that too few resamples or seeds do not allow.
+
+    Raises:
+        ValueError: Arrays that cannot be right, or that differ in shape.
+    """
+    if loss not in LOSSES:
+        raise ValueError(f"loss {loss!r} is unknown: choose one of {', '.join(LOSSES)}")
+    arrays = [(a_DINC, None), (b_DINC, None)] if logits is None else [(None, values) for values in logits]
+    pair = [
+        checked(values, labels_N, logits=scores, posterior_NC=posterior_NC, design=design, missing=missing_DI)
+        for values, scores in arrays
+    ]
+    shapes = [one.values_DIKNC.shape for one in pair]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"the two trials have shapes {shapes[0]} and {shapes[1]}: only equal ones can be paired")
+    both_DIK = pair[0].layout.used_DIK & pair[1].layout.used_DIK
+    if not both_DIK.any():
+        raise ValueError("no replica is left in both trials: they cannot be paired")
+    pair = [one.only(both_DIK) for one in pair]
+    layout, rules = pair[0].layout, LOSSES[loss]
+    names = rules.names(layout)
+    spread, rows = Spread(layout, names), []
+    for part in chunks(len(pair[0].labels_N), layout.used_DIK.size * max(pair[0].n_classes, len(names))):
+        a, b = (rules.terms(one.points(part), layout) for one in pair)
+        spread.add(Estimates(b.point_NT - a.point_NT, {z: b.without[z] - a.without[z] for z in a.without}))
+        rows.append(np.stack([a.point_NT, b.point_NT]))
+    mean_a, mean_b = np.concatenate(rows, axis=1).mean(axis=1)
+    lo, hi = spread.symmetric_ends(level)
+    counts = [len(np.unique(index)) for index in np.nonzero(both_DIK)]
+    table = pd.DataFrame({"term": names, "a": mean_a, "b": mean_b, "difference": mean_b - mean_a, "lo": lo, "hi": hi})
+    return table.assign(
+        n_resamples=counts[0], n_inits=counts[1], n_replicas=int(both_DIK.sum()), n_test=len(pair[0].labels_N),
+        level=level,
+    )[COLUMNS]  # fmt: skip
+
+
+def unpaired_difference(a: Mapping[str, Any], b: Mapping[str, Any], terms: tuple[str, ...]) -> pd.DataFrame:
+    """Return b − a for terms of two trials that share nothing, from their estimates and intervals.
+
+    The distances of the ends from the estimates are combined as square roots of sums of squares (MOVER, Zou & Donner
+    2008). Both intervals have to be of the same level.
+
+    Args:
+        a: Terms and their ends by name, as in `Decomposition.to_dict()` or a row of the run history.
+        b: The same of the other trial.
+        terms: Which of them; one that either does not have is left out.
+
+    Returns:
+        Columns term, a, b, difference, lo, hi.
+    """
+    rows = []
+    for term in terms:
+        values = [_number(one.get(f"{term}{end}")) for one in (a, b) for end in ("", "_lo", "_hi")]
+        if math.isnan(values[0]) or math.isnan(values[3]):
+            continue
+        x, x_lo, x_hi, y, y_lo, y_hi = values
+        difference = y - x
+        lo, hi = difference - math.hypot(y - y_lo, x_hi - x), difference + math.hypot(y_hi - y, x - x_lo)
+        rows.append((term, x, y, difference, lo, hi))
+    return pd.DataFrame(rows, columns=COLUMNS[:6])
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None or pd.isna(value) else float(value)
