@@ -84,6 +84,15 @@ class TrialConfig:
     batch_size: int = _number(32, 1, 65536)
     epochs: int = _number(60, 1, 100_000)
     n_train: int = _number(150, 1, 10_000_000)
+    flip: float = _number(0.0, 0.0, 1.0)  # augmentation: share of the images with left and right exchanged
+    shift: float = _number(0.0, 0.0, 0.5)  # largest shift in each direction, as a share of the shorter side
+    rotation: float = _number(0.0, 0.0, 180.0)  # largest angle in degrees, either way
+    zoom: float = _number(0.0, 0.0, 0.9)  # largest change of size, as a share, either way
+    brightness: float = _number(0.0, 0.0, 1.0)  # largest change of the factor on pixel values, either way
+    contrast: float = _number(0.0, 0.0, 1.0)  # the same for distances from the mean of the image
+    pixel_noise: float = _number(0.0, 0.0, 10.0)  # Gaussian, in standard deviations of the training pixels
+    cutout: float = _number(0.0, 0.0, 1.0)  # side of the square that is cut out, as a share of the shorter side
+    mixup: float = _number(0.0, 0.0, 100.0)  # α of Beta(α, α), from which the share of an image in a mixture comes
     label_noise: float = _number(0.0, 0.0, 1.0)  # share of the training labels that is redrawn, evenly over the classes
     noisy_targets: bool = False  # decompose for labels with that noise, instead of for the clean ones
 

@@ -62,11 +62,11 @@ class Attack:
         radius, low, high = (end.index_select(0, rows_S) for end in self._box)
         self._box = (radius, low, high)
 
-    def __call__(self, pack: Pack, images_RBCHW: Tensor, labels_RB: Tensor) -> Tensor:
+    def __call__(self, pack: Pack, images_RBCHW: Tensor, targets: Tensor) -> Tensor:
         """Return the images, moved to where the cross-entropy of the pack's replicas is larger."""
 
         def summed_loss(images: Tensor) -> Tensor:
-            return summed_cross_entropy(pack.network.forward(pack.weights, pack.buffers, images, None), labels_RB)
+            return summed_cross_entropy(pack.network.forward(pack.weights, pack.buffers, images, None), targets)
 
         radius, *bounds = self._box
         return attacked(summed_loss, images_RBCHW, radius, (bounds[0], bounds[1]), n_steps=self._n_steps)

@@ -14,6 +14,7 @@ from lab import seeds
 from lab.knobs import TrialConfig
 from lab.models import Network
 from lab.training.attacks import Attack
+from lab.training.augment import Augmentation
 from lab.training.averaging import Averaging, recalibrated
 from lab.training.dropout import Dropout
 from lab.training.losses import Criterion
@@ -66,6 +67,7 @@ class Crew:
         self._seed = seed
         self.pack = Pack.start(network, configs_R, inits_R.tolist(), seed=seed, device=device, dtype=dtype)
         self.dropout = Dropout([c.dropout for c in configs_R], inits_R.tolist(), seed=seed, device=device)
+        self.augmentation = Augmentation(configs_R, inits_R.tolist(), seed=seed, device=device, dtype=dtype)
         self.criterion = Criterion.of(configs_R, sets.counts(self.sets_R), dtype)
         self.optimizer = Optimizer(configs_R, self.pack.theta_RP, n_steps=self.config.epochs * self.n_batches)
         patience_R = [c.patience for c in configs_R]
@@ -102,6 +104,7 @@ class Crew:
         self.sets_R = self.sets_R.index_select(0, rows_S)
         self.pack = self.pack.take(rows_S)
         self.dropout.keep(rows_S)
+        self.augmentation.keep(rows_S)
         self.criterion.keep(rows_S)
         self.optimizer.keep(rows_S, self.pack.theta_RP)
         if self.stopping is not None:

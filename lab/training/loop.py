@@ -105,23 +105,31 @@ def _one_epoch(crew: Crew, sets: TrainingSets, *, is_watched: bool) -> None:
     order_RN = sets.positions(crew.orders(crew.epoch + 1), crew.sets_R)
     *batches, last_RB = order_RN.split(crew.config.batch_size, dim=1)
     for index_RB in batches:
-        _one_step(crew, *sets.batch(index_RB))
+        _one_step(crew, *_batch(crew, sets, index_RB))
     before_RP = crew.pack.theta_RP.clone() if is_watched else None
-    _one_step(crew, *sets.batch(last_RB))
+    _one_step(crew, *_batch(crew, sets, last_RB))
     crew.epoch += 1
     crew.signals = {}
     if before_RP is not None:
         crew.signals = health.measure(crew.pack, before_RP, sets.first(health.N_EXAMPLES, crew.sets_R))
 
 
-def _one_step(crew: Crew, images_RBCHW: Tensor, labels_RB: Tensor) -> None:
-    """Update every replica once, on its own batch."""
+def _batch(crew: Crew, sets: TrainingSets, index_RB: Tensor) -> tuple[Tensor, Tensor]:
+    """Return images and targets as they are trained on: augmented, and mixed targets (R, B, C) instead of labels."""
+    images_RBCHW, labels_RB = sets.batch(index_RB)
+    if crew.augmentation.is_off:
+        return images_RBCHW, labels_RB
+    return crew.augmentation(crew.step, images_RBCHW, labels_RB, sets.black(crew.sets_R), sets.n_classes)
+
+
+def _one_step(crew: Crew, images_RBCHW: Tensor, targets: Tensor) -> None:
+    """Update every replica once, on its own batch; targets are labels (R, B) or distributions (R, B, C)."""
     pack = crew.pack
     crew.dropout.step = crew.step
     if crew.attack is not None:
-        images_RBCHW = crew.attack(pack, images_RBCHW, labels_RB)
+        images_RBCHW = crew.attack(pack, images_RBCHW, targets)
     logits_RBC = pack.network.forward(pack.weights, pack.buffers, images_RBCHW, crew.dropout)
-    pack.differentiate(crew.criterion(logits_RBC, labels_RB))
+    pack.differentiate(crew.criterion(logits_RBC, targets))
     if crew.l1_R1 is not None:
         pack.penalise(crew.l1_R1)
     if crew.largest_R1 is not None:

@@ -120,10 +120,13 @@ class Criterion:
         return (loss_R / (weights_R1C * q_RBC).sum(dim=(1, 2)).clamp_min(torch.finfo(loss_R.dtype).tiny)).sum()
 
 
-def summed_cross_entropy(logits_RBC: Tensor, labels_RB: Tensor) -> Tensor:
-    """Return the sum over replicas of each replica's mean cross-entropy over its batch (nats)."""
-    total = F.cross_entropy(logits_RBC.flatten(0, 1), labels_RB.flatten(), reduction="sum")
-    return total / labels_RB.shape[1]
+def summed_cross_entropy(logits_RBC: Tensor, targets: Tensor) -> Tensor:
+    """Return the sum over replicas of each replica's mean cross-entropy over its batch (nats).
+
+    Targets are labels (R, B) or distributions over the classes (R, B, C).
+    """
+    total = F.cross_entropy(logits_RBC.flatten(0, 1), targets.flatten(0, 1), reduction="sum")
+    return total / targets.shape[1]
 
 
 class Errors(NamedTuple):

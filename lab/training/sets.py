@@ -45,6 +45,10 @@ class TrainingSets:
         x = torch.from_numpy(to_float(images)).to(self._device, self._dtype)
         return (x - self._shift_DC11[index, None]) / self._scale_DC11[index, None]
 
+    def black(self, sets_R: Tensor) -> Tensor:
+        """Return what the pixel value 0 is to the learners of these training sets, shape (R, 1, C, 1, 1)."""
+        return (-self._shift_DC11 / self._scale_DC11).index_select(0, sets_R)[:, None]
+
     def positions(self, order_RN: Tensor, sets_R: Tensor) -> Tensor:
         """Return where the examples of each replica's training set lie among those of all sets, for `batch`."""
         return order_RN + sets_R[:, None] * self.n_train
