@@ -66,6 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
     status.add_argument("name", nargs="?", help="one of them, by the name it is stored under")
     report = command("report", _report, "build the report of a stored study again")
     report.add_argument("name", help="the name it is stored under")
+    report.add_argument("--format", choices=("html", "md"), default="html", help="a page, or a few lines for a chat")
     ui = command("ui", _ui, "open the MLflow UI and the Optuna dashboard on this machine", as_json=False)
     ui.add_argument("name", nargs="?", help="the stored study to show")
     ui.add_argument("--open", action="store_true", help="open both pages in the browser")
@@ -112,6 +113,8 @@ def main(argv: list[str] | None = None) -> int:
             code, result = args.function(args)
         if getattr(args, "json", False):
             _print_json(result)
+        elif isinstance(result, str):
+            print(result, end="", flush=True)
         return code
     except LabError as error:
         _say(f"error: {' '.join(str(error).split())}")
@@ -214,17 +217,20 @@ def _command(*words: str) -> str:
 
 
 def _build_report(name: str, home: Home) -> dict[str, Any]:
-    from lab import history
+    from lab import tracking
     from lab.report import page
 
-    path = page.build(name, home=home)
-    verdict = page.verdict_lines(history.load(name, home=home))
+    built = page.build(name, home=home)
     _say()
-    for line in verdict:
+    for line in built.verdict:
         _say(line)
     _say()
-    _say(f"report:  {_shown(path)}")
-    return {"verdict": verdict, "report": str(path)}
+    _say(f"report:  {_shown(built.path)}")
+    try:
+        tracking.keep_report(name, built.path, home=home)
+    except LabError as error:  # the page lies on the disk all the same
+        _say(f"note: {error}")
+    return {"verdict": built.verdict, "report": str(built.path)}
 
 
 def _shown(path: Path) -> str:
@@ -261,7 +267,15 @@ def _status_text(row: dict[str, Any]) -> str:
 
 
 def _report(args: argparse.Namespace) -> tuple[int, Any]:
-    return 0, _build_report(check_name(args.name, "study"), Home())
+    name, home = check_name(args.name, "study"), Home.here()
+    if args.format == "html":
+        return 0, _build_report(name, home)
+    from lab.report import page
+
+    built = page.build(name, home=home)
+    _say(f"report:  {_shown(built.path)}")
+    text = built.markdown(_shown(built.path))
+    return 0, {"markdown": text, "report": str(built.path)} if args.json else text
 
 
 def _ui(args: argparse.Namespace) -> tuple[int, Any]:

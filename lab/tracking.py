@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 MAX_ENTITIES = 1000  # of one log_batch: MLflow's limit for metrics, parameters and tags together
 MAX_PARAMS = 100
+REPORT_TAG = "lab.report"  # of the run that keeps the page
+REPORT_NOTE = "The report of the study: open `report.html` under Artifacts. The newest page replaces the one before."
 OUTCOME_TAG = "outcome_digest"  # sha256 of the manifest: tells two outcomes of one trial apart
 
 NOTE = """**{question}**
@@ -197,6 +199,35 @@ class Tracker:
         engine = getattr(self._client._tracking_client.store, "engine", None)  # MLflow has no public way
         if engine is not None:
             engine.dispose()
+
+
+def keep_report(study: str, page: Path, *, home: Home) -> str:
+    """Keep the page of a report as artifact `report.html` of the study's run "report"; return the id of that run.
+
+    The MLflow UI shows the page there. The run has no tag `key`, so it is no trial: nothing reads it back.
+
+    Raises:
+        StorageError: The run history cannot be written.
+    """
+    client = history.connect(home, create=False)
+    with mlflow_errors(f"the report of {study} could not be kept in MLflow"):
+        experiment = client.get_experiment_by_name(study)
+        assert experiment is not None  # the report was made from it
+        found = client.search_runs([experiment.experiment_id], f"tags.`{REPORT_TAG}` = 'html'", max_results=1)
+        if found:
+            run_id = found[0].info.run_id
+        else:
+            tags = {REPORT_TAG: "html", "study": study, "mlflow.note.content": REPORT_NOTE}
+            run_id = client.create_run(experiment.experiment_id, tags=tags, run_name="report").info.run_id
+        if is_server(tracking_uri(home)):
+            with tempfile.TemporaryDirectory() as folder:
+                _write(Path(folder), {"report.html": page.read_bytes()})
+                client.log_artifacts(run_id, folder)
+        else:
+            with disk_errors(f"the report of {study} could not be kept in MLflow"):
+                _write(artifact_folder(home, study, run_id), {"report.html": page.read_bytes()})
+        client.set_terminated(run_id, "FINISHED")
+    return run_id
 
 
 def _experiment(client: "MlflowClient", study: str, home: Home, note: str) -> str:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import optuna
@@ -292,9 +293,12 @@ def ended(monkeypatch, project):
         return search.Summary(**(fields | {"counts": counts | given.pop("counts", {})} | given))
 
     monkeypatch.setattr(search, "run", run)
-    monkeypatch.setattr(page, "build", lambda study, *, home: home.reports / f"{study}.html")
-    monkeypatch.setattr(page, "verdict_lines", lambda loaded: ["one", "two", "three"])
-    monkeypatch.setattr("lab.history.load", lambda study, *, home: None)
+
+    def build(study, *, home):
+        return SimpleNamespace(path=home.reports / f"{study}.html", verdict=["one", "two", "three"])
+
+    monkeypatch.setattr(page, "build", build)
+    monkeypatch.setattr("lab.tracking.keep_report", lambda study, page, *, home: None)
     return given
 
 

@@ -193,7 +193,7 @@ def learning_curve(curve: pd.DataFrame, extrapolation: pd.DataFrame | None = Non
     if ahead is not None and len(ahead):
         values += [*ahead["lo"], *ahead["hi"]]
     # a training risk of 1e-6, or a band that reaches 0, would press all else against the top
-    floor = 0.1 * min(float(curve["risk"].min()), *([] if ahead is None else ahead["value"]))
+    floor = 0.1 * min([*curve["risk"], *([] if ahead is None else ahead["value"])])
     span = [*sizes, *([] if ahead is None else ahead["n_train"].tolist())]
     fig = figure(
         x=log_axis(span, "training examples (log scale)"), hover="x unified",

@@ -11,7 +11,7 @@ import os
 from functools import cache
 from importlib.resources import files as resource_files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
@@ -22,8 +22,9 @@ from lab.history import History
 from lab.report import framing, sections, sections_classes, sections_examples, sections_trials
 from lab.report.context import Page
 from lab.report.exports import file_names, files
+from lab.report.markdown import markdown
 from lab.report.style import css_colors, exchange
-from lab.report.tables import Tables, collect, verdict
+from lab.report.tables import Tables, collect
 from lab.report.verdict import limits
 from lab.report.view import Section, script_json
 from lab.storage import Home, disk_errors, inside
@@ -32,8 +33,25 @@ PLOTLY_VERSION = "4.1.1"  # of plotly.js-cartesian-dist-min; the major that plot
 _EMPTY_SHA256 = "sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
 
 
-def build(study: str, *, home: Home) -> Path:
-    """Write reports/<study>.html and the tables beside it (reports/<study>/) from the run history; return the page.
+class Built(NamedTuple):
+    """A page on the disk, and what it was made of."""
+
+    path: Path
+    history: History
+    tables: Tables
+
+    @property
+    def verdict(self) -> list[str]:
+        """The verdict in three lines, for a terminal."""
+        return lines(self.tables.diagnosis)
+
+    def markdown(self, shown_path: str) -> str:
+        """Return the report in a few lines of Markdown that name the page by `shown_path`."""
+        return markdown(self.history, self.tables, shown_path)
+
+
+def build(study: str, *, home: Home) -> Built:
+    """Write reports/<study>.html and the tables beside it (reports/<study>/) from the run history.
 
     Raises:
         StorageError: There is no such run history, or it cannot be read or the report not be written.
@@ -41,16 +59,16 @@ def build(study: str, *, home: Home) -> Path:
     loaded = history.load(study, home=home)
     tables = collect(loaded)
     page = home.report_of(study)
-    folder = inside(home.reports, study)
     with disk_errors(f"the report of {study} cannot be written"):
+        folder = inside(home.reports, study)
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files(loaded, tables).items():
-            _write(inside(folder, name), text)
-        _write(page, render(loaded, tables))
-    return page
+            write(inside(folder, name), text)
+        write(page, render(loaded, tables))
+    return Built(page, loaded, tables)
 
 
-def _write(path: Path, text: str) -> None:
+def write(path: Path, text: str) -> None:
     """Replace a file as a whole, so that a reader never sees half of it."""
     partial = path.with_name(f".{path.name}.partial")  # always the same: what a kill leaves, the next build takes away
     try:
@@ -61,11 +79,6 @@ def _write(path: Path, text: str) -> None:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-
-
-def verdict_lines(loaded: History) -> list[str]:
-    """Return the verdict of a run history in three lines, for a terminal."""
-    return lines(verdict(loaded))
 
 
 def render(loaded: History, tables: Tables) -> str:
@@ -98,13 +111,18 @@ def render(loaded: History, tables: Tables) -> str:
         words_section,
         reproduce_section,
     ]
+    return assemble(context, shown)
+
+
+def assemble(context: dict[str, Any], sections: list[Section]) -> str:
+    """Return a page of sections as text, with its style, its scripts and the policy that admits only them."""
     style, boot, script, plotly = _style(), _text("boot.js"), _text("report.js"), _plotly()
     return (
         _environment()
         .get_template("page.html")
         .render(
             **context,
-            sections=shown,
+            sections=sections,
             style=Markup(style),
             boot=Markup(boot),
             script=Markup(script),

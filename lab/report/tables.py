@@ -93,7 +93,7 @@ def collect(history: History) -> Tables:
     capacity, learning = capacity_curve(history.trials), learning_curve(history.trials)
     ranking = importance(history.trials, seed=int(history.spec.get("seed", 0)))
     diagnosis = verdict(history, capacity, learning, ranking)
-    focus, ahead = _focus(history, explore, diagnosis), extrapolate(learning)
+    focus, ahead = focus_of(history, explore, diagnosis), extrapolate(learning)
     tables = Tables(
         explore=explore,
         focus=focus,
@@ -114,7 +114,8 @@ def collect(history: History) -> Tables:
     return tables if focus is None else _with_classes(history, tables, str(focus["key"]))
 
 
-def _focus(history: History, explore: pd.DataFrame, diagnosis: Diagnosis) -> pd.Series | None:
+def focus_of(history: History, explore: pd.DataFrame, diagnosis: Diagnosis) -> pd.Series | None:
+    """Return the run that was judged, else the best explore trial; None where nothing was measured."""
     rows = history.trials[history.trials["key"] == diagnosis.key] if diagnosis.key else history.trials.iloc[:0]
     if rows.empty and len(explore):
         measured = explore.dropna(subset=[c for c in ("selection_risk", "risk") if c in explore])

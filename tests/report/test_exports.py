@@ -31,7 +31,7 @@ def test_numbers_and_plain_texts_stay_as_they_are(text):
 def test_build_writes_the_page_and_the_tables_and_twice_the_same_bytes(made, tmp_path, monkeypatch):
     history, tables, html = made("one_trial")
     monkeypatch.setattr(page.history, "load", lambda study, *, home: history)
-    path = page.build("capacity_sweep", home=Home(tmp_path))
+    path = page.build("capacity_sweep", home=Home(tmp_path)).path
     assert path == tmp_path.resolve() / "reports" / "capacity_sweep.html" and path.read_text(encoding="utf-8") == html
     names = {p.name for p in (tmp_path / "reports" / "capacity_sweep").iterdir()}
     assert names == set(files(history, tables)) == set(file_names(history, tables))

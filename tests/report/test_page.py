@@ -6,13 +6,14 @@ import hashlib
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 from urllib.parse import unquote
 
 import numpy as np
 import pytest
 
 from lab.report import page as pages
-from lab.report.page import render, verdict_lines
+from lab.report.page import render
 from lab.report.tables import collect
 from tests.report.synthetic import KINDS, synthetic_history
 
@@ -229,8 +230,8 @@ def test_the_embedded_plotly_is_the_one_that_its_name_says_and_suits_the_install
 
 
 def test_the_verdict_has_three_lines_and_the_page_has_the_same_first_one(made):
-    history, _, html = made("healthy")
-    lines = verdict_lines(history)
+    history, tables, html = made("healthy")
+    lines = pages.Built(Path("x.html"), history, tables).verdict
     assert len(lines) == 3 and lines[0].rstrip(".") in html
 
 
