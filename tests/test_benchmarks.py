@@ -2,6 +2,11 @@
 
 import json
 import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
 
 from benchmarks import records
 
@@ -23,3 +28,21 @@ def test_a_record_holds_what_was_measured_on_what_and_when(tmp_path):
         "| case | seconds | n | limit |\n| --- | --- | --- | --- |\n| a | 0.1235 | 3 |  |\n| b | 1.235e+04 | 4 | 1 |"
         in page
     )
+
+
+@pytest.mark.slow
+def test_what_a_study_costs_beside_its_training_is_written_down(tmp_path):
+    # a process of its own: it trains with fakes from then on
+    code = (
+        "import sys; from pathlib import Path; from benchmarks import scale\n"
+        "sys.exit(scale.main(['--trials', '4', '--workers', '1', '--seconds', '0.01'], Path(sys.argv[1])))"
+    )
+    root = Path(__file__).parents[1]
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=root, check=True, timeout=200)
+    costs, overhead = json.loads((tmp_path / "scale.json").read_text())["tables"].values()
+    cost = {row["what"]: row for row in costs}
+    assert all(row["cost"] > 0 for row in costs)
+    processor = cost["coordinator, processor time"]
+    assert processor["at 10,000 trials"] == pytest.approx(10_000 * processor["cost"])
+    assert cost["MLflow, metric rows"]["cost"] > 20  # a trial has more numbers than that
+    assert overhead[0]["workers"] == 1 and overhead[0]["ratio"] >= 1
