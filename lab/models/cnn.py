@@ -3,7 +3,18 @@
 from torch import Tensor
 
 from lab.knobs import TrialConfig
-from lab.models.layers import ACTIVATIONS, Dropout, Network, Tensors, convolution, linear, pool, pooled
+from lab.models.layers import (
+    ACTIVATIONS,
+    MONOTONE,
+    Dropout,
+    Network,
+    Tensors,
+    convolution,
+    linear,
+    channels_last,
+    pool,
+    pooled,
+)
 
 KERNEL = 3
 
@@ -21,6 +32,8 @@ class CNN(Network):
         super().__init__(config)
         n_in, height, width = image_shape
         n_out = config.width
+        # the same numbers with a quarter of the activations
+        self.pools_first = config.pooling == "max" and config.activation in MONOTONE and not self.residual
         self.widest = max(n_in, n_out if config.depth else 0) * height * width
         self.blocks: list[list[tuple[str, str]]] = []  # the names of each block's convolutions and norms
         for block in range(config.depth):
@@ -50,15 +63,19 @@ class CNN(Network):
     ) -> Tensor:
         """Return logits (R, B, n_classes), see `Network.forward`."""
         activation = ACTIVATIONS[self.config.activation]
-        x = images_RBCHW
+        x = channels_last(images_RBCHW)
         for block, names in enumerate(self.blocks):
-            for convolution_name, norm_name in names:
+            for place, (convolution_name, norm_name) in enumerate(names):
                 shortcut = x
                 x = convolution(x, weights[f"{convolution_name}.weight"], weights[f"{convolution_name}.bias"])
-                x = activation(self.norm(norm_name, x, weights, buffers, dropout is not None))
+                x = self.norm(norm_name, x, weights, buffers, dropout is not None)
+                if self.pools_first and place == len(names) - 1:
+                    x = pool(self.config.pooling, x)
+                x = activation(x)
                 if self.residual and x.shape == shortcut.shape:
                     x = x + shortcut
-            x = pool(self.config.pooling, x)
+            if not self.pools_first:
+                x = pool(self.config.pooling, x)
             if dropout is not None:
                 x = dropout(block, x)
         return linear(x.flatten(2), weights["output.weight"], weights["output.bias"])

@@ -23,6 +23,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "leaky_relu": F.leaky_relu,  # slope 0.01, torch's default
     "elu": F.elu,
 }
+MONOTONE = frozenset(ACTIVATIONS) - {"gelu"}  # those of which the largest of some values is that of the largest
 
 # (layer index, activations (R, B, …)) → activations; the identity in evaluation. See lab.training.dropout
 Dropout = Callable[[int, Tensor], Tensor]
@@ -129,18 +130,41 @@ def linear(x_RBF: Tensor, weight_RFG: Tensor, bias_RG: Tensor) -> Tensor:
     return torch.baddbmm(bias_RG.unsqueeze(1), x_RBF, weight_RFG)
 
 
+def channels_last(x_RBCHW: Tensor) -> Tensor:
+    """Return images in the memory layout that their device computes fastest with; the shape stays (R, B, C, H, W).
+
+    On the CPU that is (B, H, W, R, C): folded to (B, R·C, H, W), which is then a view, it is torch's "channels last",
+    which convolution, pooling, normalisation and activations keep.
+    """
+    if x_RBCHW.device.type != "cpu":
+        return x_RBCHW
+    R, B, C, H, W = x_RBCHW.shape
+    memory_BHWRC = torch.empty((B, H, W, R, C), dtype=x_RBCHW.dtype)
+    return memory_BHWRC.permute(3, 0, 4, 1, 2).copy_(x_RBCHW)
+
+
+def _folded(x_RBCHW: Tensor) -> Tensor:
+    """Return the maps of all replicas as channels of one image, (B, R·C, H, W)."""
+    R, B, C, H, W = x_RBCHW.shape
+    if R * C == 1:  # either layout at once: torch takes such strides for channels last only if they say so
+        return x_RBCHW.as_strided((B, 1, H, W), (H * W, 1, W, 1)) if x_RBCHW.is_contiguous() else x_RBCHW[0]
+    return x_RBCHW.transpose(0, 1).reshape(B, R * C, H, W)
+
+
+def _unfolded(y_BEHW: Tensor, n_replicas: int) -> Tensor:
+    return y_BEHW.unflatten(1, (n_replicas, -1)).transpose(0, 1)
+
+
 def convolution(x_RBCHW: Tensor, weight_RDCKK: Tensor, bias_RD: Tensor | None, *, stride: int = 1) -> Tensor:
     """Return the R same-padded convolutions (R, B, D, H / stride, W / stride) of x (R, B, C, H, W), sizes rounded up.
 
-    One call for all replicas: with one CPU thread and R = 32 it took 0.4 to 0.8 of the time of a loop over replicas
-    (3 × 3 kernels, 8 to 64 channels; im2col with bmm 0.6 to 3.8 of it; studies/LOG.md).
+    One grouped convolution for all replicas; how many should share one is measured in benchmarks/strategy.md.
     """
-    R, B, C, H, W = x_RBCHW.shape
+    R, C = len(x_RBCHW), x_RBCHW.shape[2]
     D, K = weight_RDCKK.shape[1], weight_RDCKK.shape[-1]
-    x = x_RBCHW.transpose(0, 1).reshape(B, R * C, H, W)
     bias = None if bias_RD is None else bias_RD.reshape(R * D)
-    y = F.conv2d(x, weight_RDCKK.reshape(R * D, C, K, K), bias, stride=stride, padding=K // 2, groups=R)
-    return y.view(B, R, D, *y.shape[-2:]).transpose(0, 1)
+    y = F.conv2d(_folded(x_RBCHW), weight_RDCKK.reshape(R * D, C, K, K), bias, stride=stride, padding=K // 2, groups=R)
+    return _unfolded(y, R)
 
 
 def halved(size: int) -> int:
@@ -155,9 +179,7 @@ def pool(kind: str, x_RBCHW: Tensor) -> Tensor:
     """Halve height and width (rounding down) by 2 × 2 pooling; a map less than 2 pixels wide stays as it is."""
     if min(x_RBCHW.shape[-2:]) < 2:
         return x_RBCHW
-    R, B, C, H, W = x_RBCHW.shape
-    y = POOLINGS[kind](x_RBCHW.transpose(0, 1).reshape(B, R * C, H, W), 2)
-    return y.view(B, R, C, H // 2, W // 2).transpose(0, 1)
+    return _unfolded(POOLINGS[kind](_folded(x_RBCHW), 2), len(x_RBCHW))
 
 
 def pooled(size: int) -> int:
@@ -165,36 +187,34 @@ def pooled(size: int) -> int:
     return size // 2 if size >= 2 else size
 
 
-def _per_channel(v_RC: Tensor, like: Tensor) -> Tensor:
-    R, C = v_RC.shape
-    return v_RC.view(R, 1, C, *([1] * (like.dim() - 3)))
+def _side_by_side(x: Tensor) -> Tensor:
+    """Return (R, B, C) as (B, R·C), (R, B, C, H, W) as (B, R·C, H, W)."""
+    return x.transpose(0, 1).flatten(1) if x.dim() == 3 else _folded(x)
 
 
 def batch_norm(
     x: Tensor, scale_RC: Tensor, shift_RC: Tensor, mean_RC: Tensor, var_RC: Tensor, training: bool
 ) -> Tensor:
-    """Batch normalisation of R networks (Ioffe & Szegedy 2015), each with its own statistics; torch's conventions.
+    """Batch normalisation of R networks (Ioffe & Szegedy 2015), each with its own statistics: a channel is a channel.
 
     x is (R, B, C) or (R, B, C, H, W). In training the running statistics are updated in place (variance unbiased). A
     batch of a single value a channel, for which torch raises an error, gives the shift.
     """
-    if training:
-        dims = [d for d in range(x.dim()) if d not in (0, 2)]
-        var, mean = torch.var_mean(x, dim=dims, correction=0)
+    R, _, C = x.shape[:3]
+    if training and x.numel() == R * C:
         with torch.no_grad():
-            n = x.numel() // (x.shape[0] * x.shape[2])
-            mean_RC.lerp_(mean, BATCH_NORM_MOMENTUM)
-            var_RC.lerp_(var * (n / max(n - 1, 1)), BATCH_NORM_MOMENTUM)
-    else:
-        mean, var = mean_RC, var_RC
-    factor = scale_RC * torch.rsqrt(var + EPSILON)
-    return (x - _per_channel(mean, x)) * _per_channel(factor, x) + _per_channel(shift_RC, x)
+            mean_RC.lerp_(x.view(R, C), BATCH_NORM_MOMENTUM)
+            var_RC.mul_(1 - BATCH_NORM_MOMENTUM)
+        return (x - x) + shift_RC.view(R, 1, C, *([1] * (x.dim() - 3)))
+    y = torch.batch_norm(
+        _side_by_side(x), scale_RC.reshape(-1), shift_RC.reshape(-1), mean_RC.view(-1), var_RC.view(-1), training,
+        BATCH_NORM_MOMENTUM, EPSILON, False,
+    )  # fmt: skip
+    return _unfolded(y, R)
 
 
 def group_norm(x: Tensor, scale_RC: Tensor, shift_RC: Tensor, groups: int) -> Tensor:
     """Group normalisation of R networks (Wu & He 2018); one group is layer normalisation over channels and pixels."""
-    R, B = x.shape[:2]
-    grouped = x.reshape(R, B, groups, -1)
-    var, mean = torch.var_mean(grouped, dim=-1, correction=0, keepdim=True)
-    normalised = ((grouped - mean) * torch.rsqrt(var + EPSILON)).view(x.shape)
-    return normalised * _per_channel(scale_RC, x) + _per_channel(shift_RC, x)
+    R = len(x)
+    y = torch.group_norm(_side_by_side(x), R * groups, scale_RC.reshape(-1), shift_RC.reshape(-1), EPSILON, False)
+    return _unfolded(y, R)

@@ -7,7 +7,7 @@ before the first block.
 from torch import Tensor
 
 from lab.knobs import TrialConfig
-from lab.models.layers import ACTIVATIONS, Dropout, Network, Tensors, convolution, halved, linear
+from lab.models.layers import ACTIVATIONS, Dropout, Network, Tensors, convolution, halved, linear, channels_last
 
 N_STAGES = 4
 KERNEL = 3
@@ -74,7 +74,9 @@ class ResNet(Network):
             x = convolution(x, weights[f"{name}.weight"], weights.get(f"{name}.bias"), stride=stride)
             return self.norm(f"{name}.norm", x, weights, buffers, dropout is not None)
 
-        x = activation(normed("stem", images_RBCHW)) if self.blocks else images_RBCHW
+        x = channels_last(images_RBCHW)
+        if self.blocks:
+            x = activation(normed("stem", x))
         for block, (name, stride, projected) in enumerate(self.blocks):
             shortcut = normed(f"{name}.shortcut", x, stride) if projected else x
             x = activation(normed(f"{name}.first", x, stride))
