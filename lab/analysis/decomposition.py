@@ -18,15 +18,15 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lab.analysis import brier, partitions
+from lab.analysis import brier, cross_entropy, partitions, zero_one
 from lab.analysis.inputs import checked
 from lab.analysis.intervals import Spread, mean_interval
 from lab.analysis.layout import Array, Design, chunks
 
-Loss = Literal["brier"]
+Loss = Literal["brier", "cross_entropy", "zero_one"]
 
 # each gives names(layout), terms(points, layout), noise(posterior_NC) and identities(layout): a whole, and its parts
-LOSSES: dict[str, ModuleType] = {"brier": brier}
+LOSSES: dict[str, ModuleType] = {"brier": brier, "cross_entropy": cross_entropy, "zero_one": zero_one}
 
 
 class Term(NamedTuple):
@@ -46,7 +46,11 @@ class Decomposition:
     * all losses: `risk`; `noise`, None when the posterior is unknown (the bias then contains it);
     * brier (0 to 2): `bias_sq`, `variance` and its parts `variance_resample`, `variance_init`, `variance_interaction`;
       with redrawn label noise also `variance_label_noise`, `variance_resample_label_noise`,
-      `variance_init_label_noise` and `variance_three_way`; `error`, the mean zero-one loss.
+      `variance_init_label_noise` and `variance_three_way`; `error`, the mean zero-one loss;
+    * cross_entropy (nats): `bias`, `variance` and its parts by the same causes, bias-corrected and approximate, and
+      `variance_plugin`;
+    * zero_one: `bias`, `variance` (net), `variance_unbiased`, `variance_biased`, `systematic_effect`,
+      `variance_effect`, `kw_noise`, `kw_bias_sq`, `kw_variance` and its parts `kw_variance_…`.
 
     Parts that a design cannot tell apart are NaN: all of them for independent replicas; in a nested design
     `variance_init` is the sum of init and interaction. With a single resample (or a single seed) everything is
@@ -146,10 +150,11 @@ def decompose(
         rows.append(estimates.point_NT)
     per_example = dict(zip(names, np.concatenate(rows).T, strict=True))
     noise = Term(None, None, None)
+    noise_N = np.full(len(predictions.labels_N), np.nan)
     if predictions.posterior_NC is not None:
         noise_N = rules.noise(predictions.posterior_NC)
         noise = Term(float(noise_N.mean()), *mean_interval(noise_N, level=level or math.nan))
-        per_example["noise"] = noise_N
+    per_example["noise"] = noise_N
     for whole, parts in rules.identities(layout):
         _assert_sum(whole, parts, per_example)
     lo_T, hi_T = spread.ends(level or math.nan)
@@ -157,10 +162,10 @@ def decompose(
         name: Term(float(per_example[name].mean()), float(lo), float(hi))
         for name, lo, hi in zip(names, lo_T, hi_T, strict=True)
     }
-    counts = [len(np.unique(index)) for index in np.nonzero(layout.used_DIK)]
+    n_resamples, n_inits, n_noise_draws = map(len, layout.levels)
     return Decomposition(
         loss=loss, design=design, level=level,
-        n_resamples=counts[0], n_inits=counts[1], n_noise_draws=counts[2],
+        n_resamples=n_resamples, n_inits=n_inits, n_noise_draws=n_noise_draws,
         n_replicas=layout.n_replicas, n_test=len(predictions.labels_N),
         terms={"risk": terms.pop("risk"), "noise": noise} | terms,
         per_example=per_example, interval_parts=spread.parts(),
@@ -169,7 +174,8 @@ def decompose(
 
 def _assert_sum(whole: str, parts: Sequence[str], per_example: Mapping[str, Array]) -> None:
     """Hold a term to the sum of its parts, at every test point; noise that is not known counts as 0."""
-    total_N = sum(per_example[part] for part in parts if part in per_example)
+    known = [part for part in parts if part not in ("noise", "kw_noise") or not np.isnan(per_example[part]).all()]
+    total_N = sum(per_example[part] for part in known)
     difference = np.abs(per_example[whole] - total_N)
     assert np.isnan(difference).all() or np.nanmax(difference) < 1e-10 * max(1.0, float(per_example[whole].max())), (
         f"{whole} is not the sum of {', '.join(parts)}"

@@ -35,6 +35,7 @@ from scipy import stats
 
 from lab.analysis.layout import CAUSES, Array, Estimates, Factors, Layout
 
+RESAMPLE = ("variance_resample", "kw_variance_resample")  # every variance that has components has one of these
 TEST = 3  # the axis of test points, beside those of resamples, inits and label noise
 
 
@@ -102,8 +103,9 @@ class Spread:
         n = int(used_Z.sum())
         centre = without_ZNT[used_Z].mean(axis=0)
         influence = np.where(used_Z[:, None, None], (n - 1) * (centre - without_ZNT), 0.0)
-        sizes = [self._layout.used_DIK.shape[axis] for axis in axes]
-        influence = influence.reshape(*sizes, *without_ZNT.shape[1:])
+        influence = influence.reshape(*(self._layout.used_DIK.shape[axis] for axis in axes), *without_ZNT.shape[1:])
+        for place, axis in enumerate(axes):
+            influence = influence.take(self._layout.levels[axis], axis=place)
         return influence, _without_margins(influence, len(axes))
 
     def parts(self) -> dict[str, dict[str, float]]:
@@ -127,7 +129,8 @@ class Spread:
         for axes in self._influence:
             n_clusters, freedom = self._freedom(axes)
             if freedom < 1:
-                squares[axes], freedoms[axes] = np.full(n_terms, np.nan), 1
+                if len(axes) == 1:  # what one factor does cannot be judged; what several do together may be left in
+                    squares[axes], freedoms[axes] = np.full(n_terms, np.nan), 1
                 continue
             table = _without_margins(self._influence[axes] / n, len(axes))
             over = tuple(range(len(axes)))
@@ -151,10 +154,10 @@ class Spread:
 
     def _freedom(self, axes: Factors) -> tuple[int, float]:
         """Return the number of clusters and the degrees of freedom of what they do beyond their lower-order effects."""
-        used = self._layout.sizes(axes).squeeze(axis=tuple(a for a in range(3) if a not in axes)) > 0
-        levels = [int(used.any(axis=tuple(a for a in range(used.ndim) if a != k)).sum()) for k in range(used.ndim)]
-        n_holes = int(np.prod(levels)) - int(used.sum())
-        return int(used.sum()), float(np.prod([level - 1 for level in levels]) - n_holes)
+        n_used = int(np.count_nonzero(self._layout.sizes(axes)))
+        levels = [len(self._layout.levels[axis]) for axis in axes]
+        n_holes = int(np.prod(levels)) - n_used
+        return n_used, float(np.prod([level - 1 for level in levels]) - n_holes)
 
     def symmetric_ends(self, level: float) -> tuple[Array, Array]:
         """Return the ends (T,) of symmetric intervals, for terms that are differences."""
@@ -168,7 +171,8 @@ class Spread:
         variance = self._variance
         lo, hi = symmetric(mean, variance, level)
         log_lo, log_hi = logarithmic(mean, variance, level)
-        totals = [k for k, name in enumerate(self.names) if name in ("variance", "kw_variance")]
+        # a net variance of the zero-one loss has no components, and can be negative
+        totals = [self.names.index(name.removesuffix("_resample")) for name in self.names if name in RESAMPLE]
         lo[totals], hi[totals] = log_lo[totals], log_hi[totals]
         start = n_terms
         for group in self._groups:

@@ -82,6 +82,12 @@ class Layout:
         """The number of replicas that take part."""
         return int(self.used_DIK.sum())
 
+    @cached_property
+    def levels(self) -> tuple[NDArray[np.intp], ...]:
+        """The resamples, inits and label-noise draws of which a replica takes part."""
+        others = ((1, 2), (0, 2), (0, 1))
+        return tuple(np.flatnonzero(self.used_DIK.any(axis=axes)) for axes in others)
+
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the variance components that a table of this design shows."""

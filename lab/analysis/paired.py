@@ -70,10 +70,10 @@ def paired_difference(
         rows.append(np.stack([a.point_NT, b.point_NT]))
     mean_a, mean_b = np.concatenate(rows, axis=1).mean(axis=1)
     lo, hi = spread.symmetric_ends(level)
-    counts = [len(np.unique(index)) for index in np.nonzero(both_DIK)]
+    n_resamples, n_inits, _ = map(len, layout.levels)
     table = pd.DataFrame({"term": names, "a": mean_a, "b": mean_b, "difference": mean_b - mean_a, "lo": lo, "hi": hi})
     return table.assign(
-        n_resamples=counts[0], n_inits=counts[1], n_replicas=int(both_DIK.sum()), n_test=len(pair[0].labels_N),
+        n_resamples=n_resamples, n_inits=n_inits, n_replicas=int(both_DIK.sum()), n_test=len(pair[0].labels_N),
         level=level,
     )[COLUMNS]  # fmt: skip
 
