@@ -9,9 +9,9 @@ from lab.models.layers import (
     Dropout,
     Network,
     Tensors,
+    channels_last,
     convolution,
     linear,
-    channels_last,
     pool,
     pooled,
 )

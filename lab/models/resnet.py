@@ -7,7 +7,7 @@ before the first block.
 from torch import Tensor
 
 from lab.knobs import TrialConfig
-from lab.models.layers import ACTIVATIONS, Dropout, Network, Tensors, convolution, halved, linear, channels_last
+from lab.models.layers import ACTIVATIONS, Dropout, Network, Tensors, channels_last, convolution, halved, linear
 
 N_STAGES = 4
 KERNEL = 3
