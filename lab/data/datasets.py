@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -144,6 +145,12 @@ def stratified(labels: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarr
     return np.sort(np.concatenate(chosen))
 
 
+def draw_labels(posterior_NC: np.ndarray, uniform_N: np.ndarray) -> np.ndarray:
+    """Return a label for each example, drawn from its posterior by inversion of uniform numbers in [0, 1)."""
+    cumulated_NC = np.cumsum(posterior_NC, axis=1)
+    return (uniform_N[:, None] >= cumulated_NC[:, :-1]).sum(axis=1).astype(np.int64)
+
+
 def _take_out(pool: Pool, n: int, rng: np.random.Generator) -> tuple[Pool, Pool]:
     inside = np.zeros(len(pool), dtype=bool)
     inside[stratified(pool.labels, n, rng)] = True
@@ -194,19 +201,24 @@ def cut(
 
 def _digits(*, seed: int, n_validation: int | None, n_test: int | None, data_dir: Path | None) -> Dataset:
     """1,797 handwritten digits, 1×8×8. By default 8 disjoint training sets of 150 fit in the pool."""
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    images = (bunch.images / 16.0).astype(np.float32)[:, None]  # counts of set pixels in 4×4 blocks: 0 to 16
     return cut(
         "digits",
-        Pool(images, bunch.target.astype(np.int64)),
-        class_names=tuple(str(label) for label in bunch.target_names),
+        digits_examples(),
+        class_names=tuple("0123456789"),
         source="Optical recognition of handwritten digits (Alpaydin & Kaynak 1998), the part that scikit-learn ships",
         seed=seed,
         n_validation=197 if n_validation is None else n_validation,
         n_test=400 if n_test is None else n_test,
     )
+
+
+def digits_examples() -> Pool:
+    """Return all of scikit-learn's digits."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = (bunch.images / 16.0).astype(np.float32)[:, None]  # counts of set pixels in 4×4 blocks: 0 to 16
+    return Pool(images, bunch.target.astype(np.int64))
 
 
 def _published(
@@ -252,6 +264,18 @@ def _gaussians(*, seed: int, n_validation: int | None, n_test: int | None, data_
     return Dataset("gaussians", names, pool, validation, test, digest, gaussians.SOURCE, draw=_draw_gaussians)
 
 
+def _teacher(images_of: str, **wanted: Any) -> Dataset:
+    from lab.data import teacher  # torch
+
+    return teacher.load(images_of, **wanted)
+
+
+def _mnist1d(**wanted: Any) -> Dataset:
+    from lab.data import mnist1d
+
+    return mnist1d.load(**wanted)
+
+
 _BUILT_IN: dict[str, Loader] = {
     "digits": _digits,
     **{
@@ -262,6 +286,9 @@ _BUILT_IN: dict[str, Loader] = {
     "svhn": partial(_published, "svhn", svhn.load),
     "stl10": partial(_published, "stl10", stl10.load),
     "gaussians": _gaussians,
+    "teacher": partial(_teacher, "digits"),
+    "teacher_fashion_mnist": partial(_teacher, "fashion_mnist"),
+    "mnist1d": _mnist1d,
 }
 NAMES: tuple[str, ...] = tuple(_BUILT_IN)
 DATASETS: dict[str, Loader] = dict(_BUILT_IN)

@@ -16,7 +16,7 @@ import dataclasses
 
 import numpy as np
 
-from lab.data.datasets import Dataset, Pool
+from lab.data.datasets import Dataset, Pool, draw_labels
 from lab.knobs import TrialConfig
 
 
@@ -36,15 +36,9 @@ def redrawn(pool: Pool, share: float, *, n_classes: int, rng: np.random.Generato
     own, whether, which = rng.random((len(pool), 3)).T
     labels = pool.labels
     if resample and pool.posterior is not None:
-        labels = drawn(pool.posterior, own)
+        labels = draw_labels(pool.posterior, own)
     labels = np.where(whether < share, (which * n_classes).astype(np.int64), labels)
     return dataclasses.replace(pool, labels=labels)
-
-
-def drawn(posterior_NC: np.ndarray, uniform_N: np.ndarray) -> np.ndarray:
-    """Return a label for each example, drawn from its posterior by inversion of uniform numbers in [0, 1)."""
-    cumulated_NC = np.cumsum(posterior_NC, axis=1)
-    return (uniform_N[:, None] >= cumulated_NC[:, :-1]).sum(axis=1).astype(np.int64)
 
 
 def posterior(pool: Pool, share: float, n_classes: int) -> np.ndarray:

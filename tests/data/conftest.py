@@ -42,8 +42,13 @@ def _build(case: str, root: Path) -> tuple[Path | None, Path | None, np.ndarray 
     if layout:
         place, packing = layout.split("-")
         base = root / "data" if place == "cwd" else root
+        name = name.removeprefix("teacher_")
         folder = base if place == "flat" else base / idx.ORIGINS[name].folder / "raw"
-        return None if place == "cwd" else root, None, write_idx(folder, name, packed=packing == "gz")
+        return (
+            None if place == "cwd" else root,
+            None,
+            write_idx(folder, name, packed=packing == "gz"),
+        )
     return None, None, None
 
 
@@ -63,4 +68,4 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
                 kept[key] = load(name, seed=seed, data_dir=data_dir, **sizes)
         return kept[key]
 
-    return Case(name, load_case, labels)
+    return Case(name, load_case, None if name.startswith("teacher") else labels)  # a teacher takes the training part

@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lab.data import Dataset, cifar, idx, stl10
+from lab.data import Dataset, cifar, idx, mnist1d, stl10
 
 N_TRAIN, N_TEST = 400, 150
 CIFAR_RECORDS = {"cifar10": 80, "cifar100": 800}
 STL_RECORDS = {"N_TRAIN": 220, "N_TEST": 90}
+N_MNIST1D = 500
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 
 IDX_CASES = [
@@ -26,7 +27,8 @@ IDX_CASES = [
     for layout in ("torchvision-gz", "torchvision-unpacked", "flat-gz", "flat-unpacked", "cwd-gz")
 ]
 CASES = [
-    "digits", "gaussians", *IDX_CASES, "fashion_mnist-system", "fashion_mnist-debian",
+    "digits", "gaussians", "teacher", "teacher_fashion_mnist-torchvision-gz", "mnist1d", *IDX_CASES,
+    "fashion_mnist-system", "fashion_mnist-debian",
     "kmnist-torchvision-gz", "emnist-flat-unpacked",
     "cifar10-folder", "cifar10-flat", "cifar10-cwd", "cifar100-folder",
     "svhn-folder", "svhn-cwd", "stl10-flat",
@@ -102,12 +104,13 @@ def write_stl(folder: Path) -> np.ndarray:
 
 
 def isolate(monkeypatch: pytest.MonkeyPatch, root: Path, system: Path | None = None) -> None:
-    """Work in `root`, with the files of CIFAR and STL-10 small and no Debian package but the given folder."""
+    """Work in `root`, with the files of CIFAR, STL-10 and MNIST-1D small and no Debian package but the given folder."""
     monkeypatch.chdir(root)
     for name, n in CIFAR_RECORDS.items():
         monkeypatch.setitem(cifar.EDITIONS, name, cifar.EDITIONS[name]._replace(n_train=n, n_test=n))
     for name, n in STL_RECORDS.items():
         monkeypatch.setattr(stl10, name, n)
+    monkeypatch.setattr(mnist1d, "N_EXAMPLES", N_MNIST1D)
     monkeypatch.setitem(idx.ORIGINS, "fashion_mnist", idx.ORIGINS["fashion_mnist"]._replace(system=system))
 
 

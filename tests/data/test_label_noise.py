@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lab.data import Pool, label_noise, load
+from lab.data.datasets import draw_labels
 from lab.data.resampling import draw_resample, training_sets
 from lab.knobs import TrialConfig
 from lab.replication import Replication
@@ -54,7 +55,7 @@ def test_two_draws_of_the_noise_are_independent() -> None:
 
 def test_labels_drawn_from_a_posterior_follow_it() -> None:
     posterior_NC = np.tile([0.5, 0.0, 0.3, 0.2, 0.0], (N, 1))
-    labels = label_noise.drawn(posterior_NC, generator(0, "label_noise", 3).random(N))
+    labels = draw_labels(posterior_NC, generator(0, "label_noise", 3).random(N))
     shares = np.bincount(labels, minlength=C) / N
     assert np.abs(shares - posterior_NC[0]).max() < 0.02
     assert shares[1] == shares[4] == 0
@@ -62,7 +63,7 @@ def test_labels_drawn_from_a_posterior_follow_it() -> None:
 
 def test_rounding_of_a_posterior_cannot_give_a_class_that_does_not_exist() -> None:
     row = np.array([[0.1] * 10])
-    assert label_noise.drawn(row, np.array([np.nextafter(1, 0)]))[0] == 9
+    assert draw_labels(row, np.array([np.nextafter(1, 0)]))[0] == 9
 
 
 def test_the_posterior_after_noise_is_that_of_the_clean_labels_mixed_with_an_even_one() -> None:
