@@ -64,8 +64,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_run(command("run", _run, "run a study, or what is left of it, and write its report"))
     status = command("status", _status, "show how the stored studies stand")
     status.add_argument("name", nargs="?", help="one of them, by the name it is stored under")
-    report = command("report", _report, "build the report of a stored study again")
-    report.add_argument("name", help="the name it is stored under")
+    report = command("report", _report, "build the report of a stored study again, or compare several")
+    report.add_argument("names", nargs="+", metavar="name", help="the names they are stored under, the baseline first")
     report.add_argument("--format", choices=("html", "md"), default="html", help="a page, or a few lines for a chat")
     ui = command("ui", _ui, "open the MLflow UI and the Optuna dashboard on this machine", as_json=False)
     ui.add_argument("name", nargs="?", help="the stored study to show")
@@ -267,15 +267,32 @@ def _status_text(row: dict[str, Any]) -> str:
 
 
 def _report(args: argparse.Namespace) -> tuple[int, Any]:
-    name, home = check_name(args.name, "study"), Home.here()
+    names, home = [check_name(name, "study") for name in args.names], Home.here()
+    if len(names) > 1:
+        return 0, _compare(names, home, args)
     if args.format == "html":
-        return 0, _build_report(name, home)
+        return 0, _build_report(names[0], home)
     from lab.report import page
 
-    built = page.build(name, home=home)
+    built = page.build(names[0], home=home)
     _say(f"report:  {_shown(built.path)}")
-    text = built.markdown(_shown(built.path))
-    return 0, {"markdown": text, "report": str(built.path)} if args.json else text
+    return 0, _text_or_json(built.markdown(_shown(built.path)), built.path, args)
+
+
+def _compare(names: list[str], home: Home, args: argparse.Namespace) -> Any:
+    from lab.report import compare
+
+    built = compare.build(names, home=home)
+    for line in built.answers:
+        _say(line)
+    _say(f"report:  {_shown(built.path)}")
+    if args.format == "md":
+        return _text_or_json(built.markdown, built.path, args)
+    return {"answers": built.answers, "report": str(built.path)}
+
+
+def _text_or_json(markdown: str, path: Path, args: argparse.Namespace) -> Any:
+    return {"markdown": markdown, "report": str(path)} if args.json else markdown
 
 
 def _ui(args: argparse.Namespace) -> tuple[int, Any]:
