@@ -116,11 +116,10 @@ def compare(first: Side, other: Side) -> Comparison:
     unlike = [f"{words} ({_value(first, k)} and {_value(other, k)})" for k, words in LIKE.items()
               if _value(first, k) != _value(other, k)]  # fmt: skip
     if not unlike:
-        a, b = first.history.predictions(str(first.row["key"])), other.history.predictions(str(other.row["key"]))
-        if np.array_equal(a.labels_N, b.labels_N) and a.probabilities_DINC.shape == b.probabilities_DINC.shape:
-            table = paired_difference(
-                a.probabilities_DINC, b.probabilities_DINC, a.labels_N, posterior_NC=a.posterior_NC
-            )
+        p, q = (side.history.predictions(str(side.row["key"])) for side in (first, other))
+        if np.array_equal(p.labels_N, q.labels_N) and p.probabilities_DINC.shape == q.probabilities_DINC.shape:
+            arrays = (p.probabilities_DINC, q.probabilities_DINC)
+            table = paired_difference(*arrays, p.labels_N, posterior_NC=p.posterior_NC)
             return Comparison(other, table[table["term"].isin(TERMS)].reset_index(drop=True), ())
         unlike.append("test images")
     rows = []
