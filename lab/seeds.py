@@ -12,6 +12,7 @@ import hashlib
 from typing import Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 Cause = Literal[
     "split", "resample", "generator", "init", "order", "dropout", "augment", "label_noise", "sampler", "analysis"
@@ -45,9 +46,9 @@ def generator(seed: int, cause: Cause, *indices: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=stream(seed, cause, *indices)))
 
 
-def mix64(word: int) -> int:
-    """Return a 64-bit hash of a 64-bit word: the finaliser of SplitMix64 (Steele, Lea & Flood 2014)."""
-    word = (word + 0x9E3779B97F4A7C15) & (2**64 - 1)
-    word = ((word ^ (word >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
-    word = ((word ^ (word >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
-    return word ^ (word >> 31)
+def mix64(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return a 64-bit hash of each 64-bit word: the finaliser of SplitMix64 (Steele, Lea & Flood 2014)."""
+    words = words + np.uint64(0x9E3779B97F4A7C15)  # arrays of unsigned integers wrap
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))

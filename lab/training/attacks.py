@@ -6,13 +6,14 @@ predicts (running statistics, no dropout) and starts at the image itself, so it 
 Shape suffixes: R replicas, B batch; images are CHW.
 """
 
+import copy
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from lab.training.losses import summed_cross_entropy
-from lab.training.pack import Pack
+from lab.training.pack import Pack, View
 
 # steps: fgsm is one step of the whole radius (Goodfellow et al. 2015), pgd is projected gradient ascent
 # (Madry et al. 2018, 7 steps in training)
@@ -62,7 +63,14 @@ class Attack:
         radius, low, high = (end.index_select(0, rows_S) for end in self._box)
         self._box = (radius, low, high)
 
-    def __call__(self, pack: Pack, images_RBCHW: Tensor, targets: Tensor) -> Tensor:
+    def view(self, rows: slice) -> "Attack":
+        """Return the same attack on some of the replicas."""
+        view = copy.copy(self)
+        radius, low, high = (end[rows] for end in self._box)
+        view._box = (radius, low, high)
+        return view
+
+    def __call__(self, pack: Pack | View, images_RBCHW: Tensor, targets: Tensor) -> Tensor:
         """Return the images, moved to where the cross-entropy of the pack's replicas is larger."""
 
         def summed_loss(images: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from lab import seeds
 from lab.data import augmentation
 from lab.knobs import TrialConfig
 from lab.training.counters import Counters
+from lab.training.moment import Moment
 
 KNOBS = ("flip", "shift", "rotation", "zoom", "brightness", "contrast", "pixel_noise", "cutout", "mixup")
 TABLE = 4096  # intervals between the tabulated quantiles of mixup's share
@@ -59,18 +60,22 @@ class Augmentation:
         """Whether all strengths are 0."""
         return not self._used
 
+    def begin(self, first_step: int, n_steps: int) -> None:
+        """Begin an epoch: moments now count from this step of the training."""
+        self._counters.begin(first_step, n_steps)
+
     def keep(self, rows_S: Tensor) -> None:
         """Go on with these replicas alone."""
         self._index_R, self._alpha_R = self._index_R[rows_S], self._alpha_R[rows_S]
         self._strengths = {name: strength[rows_S] for name, strength in self._strengths.items()}
 
     def __call__(
-        self, step: int, images_RBCHW: Tensor, labels_RB: Tensor, black_R1C11: Tensor, n_classes: int
+        self, moment: Moment, images_RBCHW: Tensor, labels_RB: Tensor, black_R1C11: Tensor, n_classes: int
     ) -> tuple[Tensor, Tensor]:
         """Return the batch as it is trained on: images, and labels (R, B) or, if mixed, targets (R, B, K).
 
         Args:
-            step: The optimiser step, which gives each batch other random numbers.
+            moment: The step, which gives each batch other random numbers.
             images_RBCHW: Standardised images.
             labels_RB: Their classes.
             black_R1C11: Where the pixel value 0 lies, see `lab.data.augmentation`.
@@ -79,57 +84,57 @@ class Augmentation:
         x, side = images_RBCHW, min(images_RBCHW.shape[-2:])
         n_images = x.shape[1]
         if "flip" in self._used:
-            x = augmentation.flip(x, self._uniform(step, "flip", n_images) < self._strengths["flip"])
+            x = augmentation.flip(x, self._uniform(moment, "flip", n_images) < self._strengths["flip"])
         if self._used & {"shift", "rotation", "zoom"}:
             x = augmentation.move(
                 x,
                 black_R1C11,
-                angle_RB=self._strengths["rotation"] * self._symmetric(step, "angle", n_images),
-                scale_RB=1 + self._strengths["zoom"] * self._symmetric(step, "scale", n_images),
-                right_RB=self._pixels(step, "right", n_images, side),
-                down_RB=self._pixels(step, "down", n_images, side),
+                angle_RB=self._strengths["rotation"] * self._symmetric(moment, "angle", n_images),
+                scale_RB=1 + self._strengths["zoom"] * self._symmetric(moment, "scale", n_images),
+                right_RB=self._pixels(moment, "right", n_images, side),
+                down_RB=self._pixels(moment, "down", n_images, side),
             )
         if "brightness" in self._used:
-            factor_RB = 1 + self._strengths["brightness"] * self._symmetric(step, "brightness", n_images)
+            factor_RB = 1 + self._strengths["brightness"] * self._symmetric(moment, "brightness", n_images)
             x = augmentation.brighten(x, black_R1C11, factor_RB)
         if "contrast" in self._used:
-            factor_RB = 1 + self._strengths["contrast"] * self._symmetric(step, "contrast", n_images)
+            factor_RB = 1 + self._strengths["contrast"] * self._symmetric(moment, "contrast", n_images)
             x = augmentation.stretch_contrast(x, factor_RB)
         if "pixel_noise" in self._used:
-            noise_Un = self._counters.normal(step, _PURPOSES.index("noise"), x[0].numel()).to(self._dtype)
+            noise_Un = self._counters.normal(moment, _PURPOSES.index("noise"), x[0].numel()).to(self._dtype)
             x = x + self._strengths["pixel_noise"][:, :, None, None, None] * noise_Un[self._index_R].view_as(x)
         if "cutout" in self._used:
             x = augmentation.cut_out(
                 x,
-                row_RB=self._below(step, "row", n_images, x.shape[-2]),
-                column_RB=self._below(step, "column", n_images, x.shape[-1]),
+                row_RB=self._below(moment, "row", n_images, x.shape[-2]),
+                column_RB=self._below(moment, "column", n_images, x.shape[-1]),
                 side_RB=torch.round(self._strengths["cutout"] * side).long(),
             )
         if "mixup" not in self._used:
             return x, labels_RB
-        partner_RB = self._uniform(step, "partner", n_images).argsort(dim=1)
+        partner_RB = self._uniform(moment, "partner", n_images).argsort(dim=1)
         targets_RBK = F.one_hot(labels_RB, n_classes).to(self._dtype)
-        return augmentation.mix(x, targets_RBK, partner_RB, self._share(step, n_images))
+        return augmentation.mix(x, targets_RBK, partner_RB, self._share(moment, n_images))
 
-    def _uniform(self, step: int, purpose: str, n: int) -> Tensor:
-        return self._counters.uniform(step, _PURPOSES.index(purpose), n).to(self._dtype)[self._index_R]
+    def _uniform(self, moment: Moment, purpose: str, n: int) -> Tensor:
+        return self._counters.uniform(moment, _PURPOSES.index(purpose), n).to(self._dtype)[self._index_R]
 
-    def _symmetric(self, step: int, purpose: str, n: int) -> Tensor:
+    def _symmetric(self, moment: Moment, purpose: str, n: int) -> Tensor:
         """Return numbers evenly spread over [−1, 1)."""
-        return 2 * self._uniform(step, purpose, n) - 1
+        return 2 * self._uniform(moment, purpose, n) - 1
 
-    def _below(self, step: int, purpose: str, n: int, limit: int) -> Tensor:
+    def _below(self, moment: Moment, purpose: str, n: int, limit: int) -> Tensor:
         """Return whole numbers from 0 to limit − 1."""
-        return (self._uniform(step, purpose, n) * limit).long()
+        return (self._uniform(moment, purpose, n) * limit).long()
 
-    def _pixels(self, step: int, purpose: str, n: int, side: int) -> Tensor:
+    def _pixels(self, moment: Moment, purpose: str, n: int, side: int) -> Tensor:
         """Return whole numbers of pixels, all from −shift to shift equally likely."""
         most_R1 = torch.round(self._strengths["shift"] * side)
-        return torch.floor(self._uniform(step, purpose, n) * (2 * most_R1 + 1)) - most_R1
+        return torch.floor(self._uniform(moment, purpose, n) * (2 * most_R1 + 1)) - most_R1
 
-    def _share(self, step: int, n: int) -> Tensor:
+    def _share(self, moment: Moment, n: int) -> Tensor:
         """Return the share λ of each image in its mixture, by linear interpolation of tabulated quantiles."""
-        position_RB = self._uniform(step, "share", n) * TABLE
+        position_RB = self._uniform(moment, "share", n) * TABLE
         below_RB = position_RB.long()
         index_RB = below_RB + (self._alpha_R * (TABLE + 1))[:, None]
         low_RB, high_RB = self._shares.take(index_RB), self._shares.take(index_RB + 1)

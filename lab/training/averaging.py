@@ -7,7 +7,7 @@ mean ← mean + share · (weights − mean), with shares that depend on the step
 Running statistics of batch normalisation belong to the weights that were trained, not to their mean: `recalibrated`
 measures them anew.
 
-Shape suffixes: R replicas, S some of them, P parameters, B batch; images are CHW.
+Shape suffixes: R replicas, S some of them, P parameters, B batch, K steps of an epoch; images are CHW.
 """
 
 import math
@@ -19,6 +19,7 @@ from torch import Tensor
 from lab.knobs import TrialConfig
 from lab.models import Network
 from lab.models.layers import BATCH_NORM_MOMENTUM
+from lab.training.moment import Moment, stored
 
 
 def share(config: TrialConfig, n_done: int, n_batches: int) -> float:
@@ -55,15 +56,25 @@ class Averaging:
             share(config, 1, n_batches)
         self._configs_R, self._n_batches = list(configs_R), n_batches
         self.mean_RP = theta_RP.detach().clone()
+        self._shares_K: list[list[float]] = []  # of the steps of an epoch, one a distinct configuration
+        self._table_KR1: Tensor | None = None  # the same of every replica, on the device
 
-    def update(self, theta_RP: Tensor, n_done: int) -> None:
-        """Take in the weights after `n_done` steps."""
-        shares = {config: share(config, n_done, self._n_batches) for config in set(self._configs_R)}
-        if len(shares) == 1:
-            self.mean_RP.lerp_(theta_RP, *shares.values())
+    def begin(self, first_step: int) -> None:
+        """Begin an epoch: moments of `update` now count from this step of the training."""
+        n_done = range(first_step + 1, first_step + 1 + self._n_batches)
+        distinct = list(dict.fromkeys(self._configs_R))
+        self._shares_K = [[share(config, n, self._n_batches) for config in distinct] for n in n_done]
+        index_R = torch.tensor([distinct.index(config) for config in self._configs_R])
+        table_KR1 = torch.tensor(self._shares_K, dtype=self.mean_RP.dtype)[:, index_R, None]
+        self._table_KR1 = stored(self._table_KR1, table_KR1, self.mean_RP.device)
+
+    def update(self, theta_RP: Tensor, moment: Moment) -> None:
+        """Take in the weights after the step of this moment."""
+        if moment.counter is None and len(self._shares_K[moment.k]) == 1:
+            self.mean_RP.lerp_(theta_RP, self._shares_K[moment.k][0])
         else:
-            share_R = torch.tensor([shares[config] for config in self._configs_R])
-            self.mean_RP.lerp_(theta_RP, share_R.to(theta_RP)[:, None])
+            assert self._table_KR1 is not None
+            self.mean_RP.lerp_(theta_RP, moment.of(self._table_KR1))
 
     def keep(self, rows_S: Tensor) -> None:
         """Go on with these replicas alone."""

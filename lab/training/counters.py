@@ -2,7 +2,7 @@
 
 The same numbers come out whatever other replicas share the pack, on every device, and after any interruption.
 
-Shape suffixes: U streams.
+Shape suffixes: U streams, K steps of an epoch.
 """
 
 import math
@@ -13,17 +13,37 @@ import torch
 from torch import Tensor
 
 from lab import seeds
+from lab.training.moment import Moment, stored
 
 _M1 = 0x7FEB352D
 _M2 = 0x846CA68B - 2**32  # as a signed 32-bit number
 
 
-def step_keys(streams_U: Sequence[int], step: int, purpose: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return the two halves of the key of each stream at a step for a purpose (below 2¹⁶), each (U, 1) int32."""
-    words = np.array([seeds.mix64(key + seeds.mix64((step << 16) + purpose)) for key in streams_U], dtype=np.uint64)
-    halves = words.view(np.int32).reshape(-1, 2)
-    first, second = (torch.from_numpy(halves[:, k : k + 1].copy()).to(device) for k in (0, 1))
-    return first, second
+class Keys:
+    """The keys of some streams at every step of an epoch, laid out where the data are."""
+
+    def __init__(self, streams_U: Sequence[int], device: torch.device) -> None:
+        self._streams_U, self._device = np.array(streams_U, dtype=np.uint64), device
+        self._steps_K = np.zeros(1, dtype=np.uint64)
+        self._tables: dict[int, Tensor] = {}  # purpose → (K, U, 2)
+
+    def begin(self, first_step: int, n_steps: int) -> None:
+        """Begin an epoch: moments now count from this step of the training."""
+        self._steps_K = np.arange(first_step, first_step + n_steps, dtype=np.uint64)
+        for purpose, table in self._tables.items():
+            self._tables[purpose] = stored(table, self._table(purpose), self._device)
+
+    def _table(self, purpose: int) -> Tensor:
+        inner_K = seeds.mix64((self._steps_K << np.uint64(16)) + np.uint64(purpose))
+        words_KU = seeds.mix64(self._streams_U + inner_K[:, None])
+        return torch.from_numpy(words_KU.view(np.int32).reshape(*words_KU.shape, 2))
+
+    def at(self, moment: Moment, purpose: int) -> tuple[Tensor, Tensor]:
+        """Return the two halves of the key of each stream for a purpose (below 2¹⁶), each (U, 1) int32."""
+        if purpose not in self._tables:
+            self._tables[purpose] = stored(None, self._table(purpose), self._device)
+        first_U1, second_U1 = moment.of(self._tables[purpose]).split(1, dim=1)
+        return first_U1, second_U1
 
 
 def hashed(counters_n: Tensor, keys: tuple[Tensor, Tensor]) -> Tensor:
@@ -47,20 +67,24 @@ class Counters:
     """Uniform and normal numbers of some streams, step by step."""
 
     def __init__(self, streams_U: Sequence[int], device: torch.device) -> None:
-        self._streams, self._device = list(streams_U), device
+        self._keys, self._device = Keys(streams_U, device), device
         self._counters: dict[int, Tensor] = {}
 
-    def uniform(self, step: int, purpose: int, n: int) -> Tensor:
+    def begin(self, first_step: int, n_steps: int) -> None:
+        """Begin an epoch, see `Keys`."""
+        self._keys.begin(first_step, n_steps)
+
+    def uniform(self, moment: Moment, purpose: int, n: int) -> Tensor:
         """Return n numbers of each stream, evenly spread over [0, 1), shape (U, n) float32; 24 bits of each count."""
         if n not in self._counters:
             self._counters[n] = torch.arange(n, dtype=torch.int32, device=self._device)
-        h = hashed(self._counters[n], step_keys(self._streams, step, purpose, self._device))
+        h = hashed(self._counters[n], self._keys.at(moment, purpose))
         return ((h >> 8) & 0xFFFFFF).to(torch.float32) * 2.0**-24
 
-    def normal(self, step: int, purpose: int, n: int) -> Tensor:
+    def normal(self, moment: Moment, purpose: int, n: int) -> Tensor:
         """Return n standard normal numbers of each stream, shape (U, n) float32 (Box & Muller 1958)."""
         half = (n + 1) // 2
-        u = self.uniform(step, purpose, 2 * half)
+        u = self.uniform(moment, purpose, 2 * half)
         radius = torch.sqrt(-2.0 * torch.log1p(-u[:, :half]))
         angle = 2 * math.pi * u[:, half:]
         return torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], dim=1)[:, :n]

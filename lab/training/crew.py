@@ -1,9 +1,10 @@
 """A crew: replicas that are trained together, and all that their training goes on from.
 
-Shape suffixes: R replicas of the crew, S some of them, N examples.
+Shape suffixes: R replicas of the crew, S some of them, N examples, B batch, K batches of an epoch.
 """
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -11,13 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lab import seeds
-from lab.knobs import TrialConfig
 from lab.models import Network
 from lab.training.attacks import Attack
 from lab.training.augment import Augmentation
 from lab.training.averaging import Averaging, recalibrated
 from lab.training.dropout import Dropout
+from lab.training.graphs import Graphs
 from lab.training.losses import Criterion
+from lab.training.members import Members
+from lab.training.moment import Moment, stored
 from lab.training.optimizers import Optimizer
 from lab.training.pack import Pack
 from lab.training.sets import TrainingSets
@@ -27,26 +30,22 @@ State = Mapping[str, Tensor]
 
 
 class Crew:
-    """R replicas in one pack. Their configurations may differ in whatever does not change the shape of a tensor.
+    """R replicas in one pack.
 
     Attributes:
-        configs_R: Configuration of each replica.
-        places_R: Its place in its trial.
-        inits_R: Its init stream.
-        sets_R: Which of the training sets it has, on the device.
+        members: Who they are.
+        config: The configuration of the first of them, for what all of them share.
+        sets_R: Their training sets, on the device.
         epoch: Epochs that are done.
-        step: Optimiser steps that are done.
         evaluated: The latest epoch after which the crew was evaluated.
+        n_batches: Optimiser steps of an epoch.
         signals: Signal health after the latest epoch, if the crew is evaluated after it: name → (R,).
     """
 
     def __init__(
         self,
         network: Network,
-        configs_R: Sequence[TrialConfig],
-        places_R: NDArray[np.int64],
-        inits_R: NDArray[np.int64],
-        sets_R: NDArray[np.int64],
+        members: Members,
         sets: TrainingSets,
         *,
         seed: int,
@@ -58,16 +57,17 @@ class Crew:
         Raises:
             ValueError: The optimiser, the schedule or the initialisation is unknown.
         """
-        self.configs_R, self.places_R, self.inits_R = list(configs_R), places_R, inits_R
-        self.sets_R = torch.from_numpy(sets_R).to(device)
-        self.config = self.configs_R[0]  # for what all of them share
+        configs_R, inits_R = members.configs_R, members.inits_R.tolist()
+        self.members, self.config = members, configs_R[0]
+        self.sets_R = torch.from_numpy(members.sets_R).to(device)
         self.n_batches = -(-self.config.n_train // self.config.batch_size)
-        self.epoch = self.step = self.evaluated = 0
+        self.epoch = self.evaluated = 0
         self.signals: dict[str, NDArray[np.float64]] = {}
-        self._seed = seed
-        self.pack = Pack.start(network, configs_R, inits_R.tolist(), seed=seed, device=device, dtype=dtype)
-        self.dropout = Dropout([c.dropout for c in configs_R], inits_R.tolist(), seed=seed, device=device)
-        self.augmentation = Augmentation(configs_R, inits_R.tolist(), seed=seed, device=device, dtype=dtype)
+        self._seed, self._sets = seed, sets
+        self._start = functools.partial(Crew, network, sets=sets, seed=seed, device=device, dtype=dtype)
+        self.pack = Pack.start(network, configs_R, inits_R, seed=seed, device=device, dtype=dtype)
+        self.dropout = Dropout([c.dropout for c in configs_R], inits_R, seed=seed, device=device)
+        self.augmentation = Augmentation(configs_R, inits_R, seed=seed, device=device, dtype=dtype)
         self.criterion = Criterion.of(configs_R, sets.counts(self.sets_R), dtype)
         self.optimizer = Optimizer(configs_R, self.pack.theta_RP, n_steps=self.config.epochs * self.n_batches)
         patience_R = [c.patience for c in configs_R]
@@ -86,21 +86,47 @@ class Crew:
         if self.config.adversarial != "none":
             epsilon_R = torch.tensor([c.epsilon for c in configs_R], device=device)
             self.attack = Attack(self.config.adversarial, sets.box(epsilon_R, self.sets_R))
+        self.graphs = Graphs(device) if device.type == "cuda" else None
+        self._full_KRB: Tensor | None = None  # positions of the examples of the epoch's batches of full size
+        self._rest_RB: Tensor | None = None  # and of those that are left, if any
+        self.saves = device.type == "cuda"  # where running out of memory is an exception and not the end
+        self._saved: State | None = None
 
     def __len__(self) -> int:
-        return len(self.configs_R)
+        return len(self.members)
 
-    def orders(self, epoch: int) -> Tensor:
+    def begin_epoch(self) -> None:
+        """Lay out what the steps of the next epoch read: batches, dropout keys, learning rates."""
+        first_step = self.epoch * self.n_batches
+        self.dropout.begin(first_step, self.n_batches)
+        self.augmentation.begin(first_step, self.n_batches)
+        self.optimizer.begin(first_step, self.n_batches)
+        if self.averaging is not None:
+            self.averaging.begin(first_step)
+        device, size = self.sets_R.device, self.config.batch_size
+        order_RN = self._sets.positions(self._orders(self.epoch + 1).to(device), self.sets_R)
+        n_full = order_RN.shape[1] // size
+        full_KRB = order_RN[:, : n_full * size].unflatten(1, (n_full, size)).transpose(0, 1).contiguous()
+        self._full_KRB = stored(self._full_KRB, full_KRB, device)
+        self._rest_RB = stored(self._rest_RB, order_RN[:, n_full * size :], device)
+
+    def _orders(self, epoch: int) -> Tensor:
         """Return the order in which each replica passes over its training set in an epoch, shape (R, N)."""
-        streams, index_R = np.unique(self.inits_R, return_inverse=True)
+        streams, index_R = np.unique(self.members.inits_R, return_inverse=True)
         orders = [seeds.generator(self._seed, "order", int(i), epoch).permutation(self.config.n_train) for i in streams]
-        return torch.from_numpy(np.stack(orders)[index_R]).to(self.sets_R.device)
+        return torch.from_numpy(np.stack(orders)[index_R])
+
+    def batch(self, moment: Moment) -> Tensor:
+        """Return the positions of each replica's batch in the training sets, shape (R, B)."""
+        assert self._full_KRB is not None
+        assert self._rest_RB is not None
+        return moment.of(self._full_KRB) if moment.k < len(self._full_KRB) else self._rest_RB
 
     def keep(self, stays_R: NDArray[np.bool_]) -> None:
-        """Go on with these replicas alone: the others cost nothing from now on."""
-        rows_S = torch.from_numpy(np.flatnonzero(stays_R)).to(self.sets_R.device)
-        self.configs_R = [config for config, stays in zip(self.configs_R, stays_R, strict=True) if stays]
-        self.places_R, self.inits_R = self.places_R[stays_R], self.inits_R[stays_R]
+        """Go on with these replicas alone: the others cost nothing from the next epoch on."""
+        rows = np.flatnonzero(stays_R)
+        rows_S = torch.from_numpy(rows).to(self.sets_R.device)
+        self.members = self.members.take(rows)
         self.sets_R = self.sets_R.index_select(0, rows_S)
         self.pack = self.pack.take(rows_S)
         self.dropout.keep(rows_S)
@@ -117,30 +143,35 @@ class Crew:
         for member in (self.averaging, self.attack):
             if member is not None:
                 member.keep(rows_S)
+        if self.graphs is not None:
+            self.graphs = Graphs(self.sets_R.device)
 
-    def shown(self, sets: TrainingSets) -> Pack:
+    def shown(self) -> Pack:
         """Return the replicas as they are to be evaluated: with the averages of their weights, if there are any."""
         if self.averaging is None:
             return self.pack
         shown = Pack(self.pack.network, self.averaging.mean_RP, self.pack.buffers)
         if shown.buffers:
-            batches = sets.first(sets.n_train, self.sets_R).split(self.config.batch_size, dim=1)
+            batches = self._sets.first(self.config.n_train, self.sets_R).split(self.config.batch_size, dim=1)
             shown.buffers = recalibrated(shown.network, shown.weights, shown.buffers, batches)
         return shown
 
-    def test_attack(self, sets: TrainingSets, rows_S: Tensor | None = None) -> Attack | None:
+    def test_attack(self, rows_S: Tensor | None = None) -> Attack | None:
         """Return the attack that these replicas (or all) are to be measured under, if there is one."""
-        epsilon_R = torch.tensor([c.attack_epsilon for c in self.configs_R], device=self.sets_R.device)
+        epsilon_R = torch.tensor([c.attack_epsilon for c in self.members.configs_R], device=self.sets_R.device)
         if not epsilon_R.any():
             return None
         rows_S = torch.arange(len(self), device=self.sets_R.device) if rows_S is None else rows_S
-        return Attack("pgd", sets.box(epsilon_R[rows_S], self.sets_R[rows_S]))
+        return Attack("pgd", self._sets.box(epsilon_R[rows_S], self.sets_R[rows_S]))
 
     def state(self) -> dict[str, Tensor]:
-        """Return all that training goes on from, by name, without a copy: write it down before training goes on."""
+        """Return all that training goes on from, by name, without a copy: write it down before training goes on.
+
+        Every tensor has a leading replica axis, except `counts`.
+        """
         state = {
-            "places": torch.from_numpy(self.places_R),
-            "counts": torch.tensor([self.epoch, self.step, self.evaluated]),
+            "places": torch.from_numpy(self.members.places_R),
+            "counts": torch.tensor([self.epoch, self.evaluated]),
             **self.pack.state(),
             **{f"moment.{name}": value for name, value in self.optimizer.moments.items()},
             **{f"signals.{name}": torch.from_numpy(value) for name, value in self.signals.items()},
@@ -152,10 +183,9 @@ class Crew:
         return state
 
     def restore(self, state: State) -> None:
-        """Go on from what `state` returned: a crew of the same replicas at its beginning, less those that left."""
-        stayed = set(state["places"].tolist())
-        self.keep(np.array([place in stayed for place in self.places_R.tolist()]))
-        self.epoch, self.step, self.evaluated = state["counts"].tolist()
+        """Go on from what `state` returned of the same replicas."""
+        assert state["places"].tolist() == self.members.places_R.tolist()
+        self.epoch, self.evaluated = state["counts"].tolist()
         self.signals = {name: value.numpy().copy() for name, value in part(state, "signals.").items()}
         for name, value in self.pack.state().items():
             value.copy_(state[name])
@@ -165,6 +195,40 @@ class Crew:
             self.stopping.restore(part(state, "stopping."))
         if self.averaging is not None:
             self.averaging.restore(part(state, "averaging."))
+        self._saved = state if self.saves else None
+
+    def save(self) -> None:
+        """Keep a copy of the state on the host, for `halves`, where that may be needed."""
+        if self.saves:
+            self._saved = {name: value.to("cpu", copy=True) for name, value in self.state().items()}
+
+    def halves(self) -> "list[Crew]":
+        """Return two crews of half the replicas each, as they were when last saved, else at the beginning.
+
+        This one is at its end: its tensors are released first.
+        """
+        for name in (
+            "pack", "optimizer", "dropout", "augmentation", "criterion", "stopping", "averaging", "attack", "graphs",
+        ):  # fmt: skip
+            delattr(self, name)
+        self._full_KRB = self._rest_RB = None
+        if self.sets_R.device.type == "cuda":
+            torch.cuda.empty_cache()
+        crews = []
+        for rows in np.array_split(np.arange(len(self)), 2):
+            crew = self._start(self.members.take(rows))
+            if self._saved is not None:
+                crew.restore(rows_of(self._saved, torch.from_numpy(rows)))
+            crews.append(crew)
+        return crews
+
+
+def rows_of(state: State, rows_S: Tensor) -> dict[str, Tensor]:
+    """Return the part of the state of a crew that is about these replicas."""
+    return {
+        name: value if name == "counts" else value.index_select(0, rows_S.to(value.device))
+        for name, value in state.items()
+    }
 
 
 def part(state: State, prefix: str) -> dict[str, Tensor]:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from lab import seeds
-from lab.training.counters import hashed, step_keys
+from lab.training.counters import Keys, hashed
+from lab.training.moment import Moment
 
 LEVELS = 65536  # of a rate: a unit is dropped if its 16 random bits are below rate × LEVELS
 
@@ -27,25 +28,29 @@ class Dropout:
         pairs = [(int(i), round(rate * LEVELS)) for rate, i in zip(rates_R, inits_R, strict=True)]
         distinct = sorted(set(pairs))
         dropped = torch.tensor([level for _, level in distinct], dtype=torch.int32, device=device)[:, None]
-        self._keys = [seeds.stream(seed, "dropout", i) for i, _ in distinct]
+        self._keys = Keys([seeds.stream(seed, "dropout", i) for i, _ in distinct], device)
         self._is_off = not bool(dropped.any())
         self._threshold_U1 = (dropped - LEVELS // 2).to(torch.int16)
         self._scale_U1 = LEVELS / (LEVELS - dropped)
         self._index_R = torch.tensor([distinct.index(pair) for pair in pairs], device=device)
         self._device = device
         self._counters: dict[int, Tensor] = {}
-        self.step = 0
+        self.moment = Moment(0)
 
     def keep(self, rows_S: Tensor) -> None:
         """Go on with these replicas alone."""
         self._index_R = self._index_R.index_select(0, rows_S)
 
+    def begin(self, first_step: int, n_steps: int) -> None:
+        """Begin an epoch: `moment` now counts from this step of the training."""
+        self._keys.begin(first_step, n_steps)
+
     def kept(self, layer: int, n: int) -> Tensor:
-        """Return which of n units each pair of stream and rate keeps at this step and layer, shape (U, n), bool."""
+        """Return which of n units each pair of stream and rate keeps at this moment and layer, shape (U, n), bool."""
         n_words = (n + 1) // 2
         if n_words not in self._counters:
             self._counters[n_words] = torch.arange(n_words, dtype=torch.int32, device=self._device)
-        h = hashed(self._counters[n_words], step_keys(self._keys, self.step, layer, self._device))
+        h = hashed(self._counters[n_words], self._keys.at(self.moment, layer))
         return h.view(torch.int16)[:, :n] >= self._threshold_U1
 
     def __call__(self, layer: int, x: Tensor) -> Tensor:

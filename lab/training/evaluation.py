@@ -3,7 +3,8 @@
 Shape suffixes: R replicas, N examples, C classes, B batch.
 """
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lab.data.datasets import Dataset
+from lab.data.datasets import Dataset, Pool
 from lab.training import losses
 from lab.training.attacks import Attack
 from lab.training.losses import Array, Errors
@@ -19,6 +20,7 @@ from lab.training.pack import Pack
 from lab.training.sets import TrainingSets
 
 EVALUATION_VALUES = 2**22  # of the widest activation of all replicas in one evaluation call: 16 MB in float32
+PIECE = 512  # examples of one evaluation call, at the most
 
 
 class Measured(NamedTuple):
@@ -34,6 +36,17 @@ class Measured(NamedTuple):
     splits: dict[str, tuple[Errors, Array]]
     finite_R: NDArray[np.bool_]
     signals: Mapping[str, Array]
+
+    def take(self, rows_S: NDArray[np.int64]) -> "Measured":
+        """Return what was measured of these replicas."""
+        if len(rows_S) == len(self.finite_R):
+            return self
+        splits = {
+            name: (Errors(*(values[rows_S] for values in errors)), probabilities[rows_S])
+            for name, (errors, probabilities) in self.splits.items()
+        }
+        signals = {name: values[rows_S] for name, values in self.signals.items()}
+        return Measured(splits, self.finite_R[rows_S], signals)
 
 
 def evaluation_epochs(n_epochs: int, n_evaluations: int) -> list[int]:
@@ -57,29 +70,41 @@ def evaluate(
     signals: Mapping[str, Array] | None = None,
 ) -> Measured:
     """Measure the replicas of a pack; `sets_R` says which training set each of them has."""
-    every_RN = sets.positions(torch.arange(sets.n_train, device=sets_R.device)[None], sets_R)
-    logits = [_logits(pack, sets.batch(every_RN[:, part])[0]) for part in _chunks(sets.n_train, pack)]
-    train_labels_RN = sets.labels_DN[sets_R.cpu().numpy()]
-    splits = {"train": losses.errors(torch.cat(logits, dim=1), train_labels_RN)}
+    every_1N = torch.arange(sets.n_train, device=sets_R.device)[None]
+
+    def train(rows: slice, part: slice) -> Tensor:
+        return sets.batch(sets.positions(every_1N[:, part], sets_R[rows]))[0]
+
+    def held_out(pool: Pool, rows: slice, part: slice) -> Tensor:
+        return sets.standardised(pool.images[part], sets_R[rows])
+
+    def attacked(rows: slice, part: slice) -> Tensor:
+        assert attack is not None
+        images_RBCHW = held_out(dataset.test, rows, part)
+        labels_B = torch.from_numpy(dataset.test.labels[part]).to(sets_R.device)
+        return attack.view(rows)(pack.view(rows), images_RBCHW, labels_B.expand(len(images_RBCHW), -1))
+
+    splits = {"train": losses.errors(_logits(pack, sets.n_train, train), sets.labels_DN[sets_R.cpu().numpy()])}
     for split, pool in (("val", dataset.validation), ("test", dataset.test)):
-        logits = [
-            _logits(pack, sets.standardised(pool.images[part], sets_R)) for part in _chunks(len(pool.labels), pack)
-        ]
-        splits[split] = losses.errors(torch.cat(logits, dim=1), pool.labels[None])
+        logits_RNC = _logits(pack, len(pool.labels), functools.partial(held_out, pool))
+        splits[split] = losses.errors(logits_RNC, pool.labels[None])
     if attack is not None:
-        logits = []
-        for part in _chunks(len(dataset.test.labels), pack):
-            images_RBCHW = sets.standardised(dataset.test.images[part], sets_R)
-            labels_B = torch.from_numpy(dataset.test.labels[part]).to(sets_R.device)
-            logits.append(_logits(pack, attack(pack, images_RBCHW, labels_B.expand(len(pack), -1))))
-        splits["attacked"] = losses.errors(torch.cat(logits, dim=1), dataset.test.labels[None])
+        logits_RNC = _logits(pack, len(dataset.test.labels), attacked)
+        splits["attacked"] = losses.errors(logits_RNC, dataset.test.labels[None])
     return Measured(splits, pack.finite_R().cpu().numpy(), signals or {})
 
 
-def _logits(pack: Pack, images_RBCHW: Tensor) -> Tensor:
-    return pack.network.forward(pack.weights, pack.buffers, images_RBCHW, None)
+def _logits(pack: Pack, n: int, images: Callable[[slice, slice], Tensor]) -> Tensor:
+    """Return logits (R, n, C) of `images(replicas, examples)`, a piece at a time.
 
-
-def _chunks(n: int, pack: Pack) -> Iterator[slice]:
-    size = max(1, EVALUATION_VALUES // (len(pack) * pack.network.widest))
-    return (slice(start, start + size) for start in range(0, n, size))
+    How many examples a piece has depends on the network alone, so that rounding does not depend on the pack.
+    """
+    n_examples = max(1, min(n, PIECE, EVALUATION_VALUES // pack.network.widest))
+    n_rows = max(1, EVALUATION_VALUES // (n_examples * pack.network.widest))
+    parts = [slice(start, start + n_examples) for start in range(0, n, n_examples)]
+    by_rows = []
+    for first in range(0, len(pack), n_rows):
+        rows = slice(first, first + n_rows)
+        network, weights, buffers = pack.view(rows)
+        by_rows.append(torch.cat([network.forward(weights, buffers, images(rows, part), None) for part in parts], 1))
+    return torch.cat(by_rows)

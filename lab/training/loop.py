@@ -1,10 +1,11 @@
-"""Training: one configuration, D resamples × I seeds, evaluated at chosen epochs. Read it from top to bottom.
+"""Training: jobs of D resamples × I seeds each, evaluated at chosen epochs. Read it from top to bottom.
 
-Shape suffixes: R = D·I replicas (replica r = d·I + i) of a trial, or those of one crew, S some of them, N examples,
+Shape suffixes: R = D·I replicas (replica r = d·I + i) of a job, or those of one crew, S some of them, N examples,
 C classes, B batch; images are CHW.
 """
 
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -12,14 +13,18 @@ from torch import Tensor
 
 from lab import models
 from lab.data.datasets import Dataset
-from lab.data.resampling import training_sets
 from lab.knobs import TrialConfig
 from lab.spec import Replication
 from lab.training import health
-from lab.training.crew import Crew, State, part
-from lab.training.evaluation import evaluate, evaluation_epochs
+from lab.training.crew import Crew, State, part, rows_of
+from lab.training.evaluation import Measured, evaluate, evaluation_epochs
+from lab.training.job import Job, shape_of
+from lab.training.members import Members, enlist
+from lab.training.moment import Moment
 from lab.training.scores import Evaluation, Scores
 from lab.training.sets import TrainingSets
+
+OnEpoch = Callable[[Callable[..., dict[str, Tensor]]], None]  # a function of the state, see `fit_many`
 
 
 def count_parameters(config: TrialConfig, image_shape: tuple[int, int, int], n_classes: int) -> int:
@@ -40,134 +45,213 @@ def fit(
     dtype: torch.dtype = torch.float32,
     pack_size: int | None = None,
     resume: State | None = None,
-    on_epoch: Callable[[Callable[[], dict[str, Tensor]]], None] | None = None,
+    on_epoch: OnEpoch | None = None,
+    on_event: Callable[[str], None] | None = None,
 ) -> Iterator[Evaluation]:
     """Train all replicas of a configuration and yield an evaluation at about `n_evaluations` log-spaced epochs.
 
-    Replica r = d·I + i is trained on resample `first_resample + d` from init stream `first_init + i`. Its result does
-    not depend on which other replicas are trained with it. With `config.patience`, a replica stops when its
-    validation risk has not fallen for that many evaluations, and at the last epoch at the latest; it goes back to the
-    weights of its best evaluation, and later evaluations repeat what those predict.
+    Replica r = d·I + i is trained on resample `first_resample + d` from init stream `first_init + i`. See `fit_many`,
+    of which this is the case of one job.
+    """
+    job = Job(config, replication, first_resample, first_init)
+    for (evaluation,) in fit_many(
+        [job], dataset, seed=seed, n_evaluations=n_evaluations, device=device, dtype=dtype, pack_size=pack_size,
+        resume=resume, on_epoch=on_epoch, on_event=on_event,
+    ):  # fmt: skip
+        yield evaluation
+
+
+def fit_many(
+    jobs: Sequence[Job],
+    dataset: Dataset,
+    *,
+    seed: int,
+    n_evaluations: int = 20,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    pack_size: int | None = None,
+    resume: State | None = None,
+    on_epoch: OnEpoch | None = None,
+    on_event: Callable[[str], None] | None = None,
+) -> Iterator[list[Evaluation]]:
+    """Train the replicas of jobs of equal shape together, and yield an evaluation of each job at the same epochs.
+
+    The result of a replica does not depend on which others are trained with it. With `config.patience`, a replica
+    stops when its validation risk has not fallen for that many evaluations, and at the last epoch at the latest; it
+    goes back to the weights of its best evaluation, and later evaluations repeat what those predict.
 
     Args:
-        config: What is trained.
+        jobs: What is trained; their configurations differ in `lab.training.job.OWN_KNOBS` at the most.
         dataset: Where the training sets come from, and the points of validation and test.
-        replication: How many replicas, and how they differ.
         seed: The study seed.
-        first_resample: The resample of replica 0.
-        first_init: The init stream of replica 0.
         n_evaluations: How often to evaluate.
         device: Where to train.
         dtype: Of weights and images.
         pack_size: Replicas that are trained together, at the most; None: all.
-        resume: A state that `on_epoch` got hold of. Training goes on from there, and the evaluations that had been
-            yielded by then are not yielded again.
-        on_epoch: Called after every epoch of every crew with a function that returns the state of the training, as
-            name → tensor. It holds no copies: write it down before returning.
+        resume: A state that `on_epoch` got hold of, of the one job that is given. Training goes on from there, and the
+            evaluations that had been yielded by then are not yielded again.
+        on_epoch: Called after every epoch of every crew with a function that returns the state of a job (the first,
+            or that of a given index) as name → tensor. It holds no copies: write it down before returning.
+        on_event: Told in a sentence what happened on the way that a reader of the results may want to know.
 
     Raises:
-        ValueError: The configuration cannot be built, or the scheme needs more examples than there are.
+        ValueError: The configurations cannot be built or differ in shape, the scheme needs more examples than there
+            are, or one replica alone does not fit in the memory of the device.
     """
-    D, I = replication.n_resamples, replication.n_inits  # noqa: E741 - the letters of the shape legend
-    target = torch.device(device)
-    pools = training_sets(config, dataset, replication, seed=seed, first_resample=first_resample)
-    sets = TrainingSets(pools, dataset.n_classes, device=target, dtype=dtype)
+    shapes = {shape_of(job.config) for job in jobs}
+    if len(shapes) != 1:
+        raise ValueError(f"{len(jobs)} jobs have {len(shapes)} shapes: train those of one shape together")
+    config, target = jobs[0].config, torch.device(device)
     network = models.build(config, dataset.image_shape, dataset.n_classes)
-    n_crews = -(-D * I // (pack_size or D * I))
+    sets, members = enlist(jobs, dataset, seed, target, dtype)
     crews = [
-        Crew(
-            network, [config] * len(places_R), places_R, first_init + places_R % I, places_R // I, sets,
-            seed=seed, device=target, dtype=dtype,
-        )
-        for places_R in np.array_split(np.arange(D * I), n_crews)
-    ]  # fmt: skip
-    scores = Scores(D, I)
+        Crew(network, members.take(rows), sets, seed=seed, device=target, dtype=dtype)
+        for rows in _crew_rows(len(members), pack_size, resume)
+    ]
+    scores = [Scores(job.replication.n_resamples, job.replication.n_inits) for job in jobs]
     if resume is not None:
-        _restore(resume, crews, scores)
+        assert len(jobs) == 1
+        scores[0].restore(part(resume, "scores."))
+        for k, crew in enumerate(crews):
+            crew.restore(part(resume, f"crew{k}."))
+
+    def note() -> None:
+        if on_epoch is not None:
+            on_epoch(lambda job=0: _state(crews, scores, job))
 
     epochs = evaluation_epochs(config.epochs, n_evaluations)
     watched = health.watched(epochs)
     for epoch in epochs:
-        if epoch <= scores.epoch:
+        if epoch <= scores[0].epoch:
             continue
-        for crew in crews:
-            while crew.epoch < epoch and len(crew):
-                _one_epoch(crew, sets, is_watched=crew.epoch + 1 == epoch and epoch in watched)
-                if on_epoch is not None:
-                    on_epoch(lambda: _state(crews, scores))
-            if crew.evaluated < epoch and len(crew):
-                _evaluate(epoch, crew, sets, dataset, scores)
-        yield scores.at(epoch)
+        k = 0
+        while k < len(crews):
+            if _trained_to(epoch, crews[k], sets, dataset, scores, note, is_watched=epoch in watched):
+                k += 1
+            else:
+                crews[k : k + 1] = _halved(crews[k], on_event)
+        crews = [crew for crew in crews if len(crew)]
+        yield [of_job.at(epoch) for of_job in scores]
+
+
+def _crew_rows(n_replicas: int, pack_size: int | None, resume: State | None) -> list[np.ndarray]:
+    """Return which replicas form a crew: as they did when the state was taken, else packs of about equal size."""
+    if resume is None:
+        return np.array_split(np.arange(n_replicas), -(-n_replicas // (pack_size or n_replicas)))
+    n_crews = sum(name.endswith(".places") for name in resume)
+    return [resume[f"crew{k}.places"].numpy() for k in range(n_crews)]
+
+
+def _trained_to(
+    epoch: int,
+    crew: Crew,
+    sets: TrainingSets,
+    dataset: Dataset,
+    scores: list[Scores],
+    note: Callable[[], None],
+    *,
+    is_watched: bool,
+) -> bool:
+    """Train a crew up to an epoch and evaluate it there; return False if the device's memory did not suffice."""
+    try:
+        while crew.epoch < epoch:
+            _one_epoch(crew, sets, is_watched=is_watched and crew.epoch + 1 == epoch)
+            note()
+        if crew.evaluated < epoch:
+            _evaluate(epoch, crew, sets, dataset, scores)
+    except torch.OutOfMemoryError:
+        return False  # not handled here: the exception holds on to the tensors of the step
+    return True
 
 
 def _one_epoch(crew: Crew, sets: TrainingSets, *, is_watched: bool) -> None:
     """Take every replica of a crew once through its training set; the signals of the last step are kept if watched."""
-    order_RN = sets.positions(crew.orders(crew.epoch + 1), crew.sets_R)
-    *batches, last_RB = order_RN.split(crew.config.batch_size, dim=1)
-    for index_RB in batches:
-        _one_step(crew, *_batch(crew, sets, index_RB))
-    before_RP = crew.pack.theta_RP.clone() if is_watched else None
-    _one_step(crew, *_batch(crew, sets, last_RB))
-    crew.epoch += 1
+    crew.begin_epoch()
+    step = functools.partial(_one_step, crew, sets)
     crew.signals = {}
-    if before_RP is not None:
+    if is_watched:
+        for k in range(crew.n_batches - 1):
+            step(Moment(k))
+        before_RP = crew.pack.theta_RP.clone()
+        step(Moment(crew.n_batches - 1))
         crew.signals = health.measure(crew.pack, before_RP, sets.first(health.N_EXAMPLES, crew.sets_R))
+    elif crew.graphs is not None:
+        crew.graphs.epoch(crew.n_batches, step)
+    else:
+        for k in range(crew.n_batches):
+            step(Moment(k))
+    crew.epoch += 1
 
 
-def _batch(crew: Crew, sets: TrainingSets, index_RB: Tensor) -> tuple[Tensor, Tensor]:
-    """Return images and targets as they are trained on: augmented, and mixed targets (R, B, C) instead of labels."""
-    images_RBCHW, labels_RB = sets.batch(index_RB)
-    if crew.augmentation.is_off:
-        return images_RBCHW, labels_RB
-    return crew.augmentation(crew.step, images_RBCHW, labels_RB, sets.black(crew.sets_R), sets.n_classes)
-
-
-def _one_step(crew: Crew, images_RBCHW: Tensor, targets: Tensor) -> None:
-    """Update every replica once, on its own batch; targets are labels (R, B) or distributions (R, B, C)."""
+def _one_step(crew: Crew, sets: TrainingSets, moment: Moment) -> None:
+    """Update every replica once, on its own batch. On a GPU all of it may be captured: it must not ask the host."""
     pack = crew.pack
-    crew.dropout.step = crew.step
+    images_RBCHW, targets = sets.batch(crew.batch(moment))  # labels (R, B); distributions (R, B, C) once mixed
+    if not crew.augmentation.is_off:
+        black_R1C11 = sets.black(crew.sets_R)
+        images_RBCHW, targets = crew.augmentation(moment, images_RBCHW, targets, black_R1C11, sets.n_classes)
     if crew.attack is not None:
         images_RBCHW = crew.attack(pack, images_RBCHW, targets)
+    crew.dropout.moment = moment
     logits_RBC = pack.network.forward(pack.weights, pack.buffers, images_RBCHW, crew.dropout)
     pack.differentiate(crew.criterion(logits_RBC, targets))
     if crew.l1_R1 is not None:
         pack.penalise(crew.l1_R1)
     if crew.largest_R1 is not None:
         pack.clip(crew.largest_R1)
-    crew.optimizer.step(crew.step)
-    crew.step += 1
+    crew.optimizer.step(moment)
     if crew.averaging is not None:
-        crew.averaging.update(pack.theta_RP, crew.step)
+        crew.averaging.update(pack.theta_RP, moment)
 
 
-def _evaluate(epoch: int, crew: Crew, sets: TrainingSets, dataset: Dataset, scores: Scores) -> None:
+def _evaluate(epoch: int, crew: Crew, sets: TrainingSets, dataset: Dataset, scores: list[Scores]) -> None:
     """Measure a crew, and let those leave that have diverged or stopped; the latter are measured at their best."""
-    at_end, pack = epoch == crew.config.epochs, crew.shown(sets)
-    attack = crew.test_attack(sets) if at_end else None
-    scores.record(crew.places_R, evaluate(pack, crew.sets_R, sets, dataset, attack=attack, signals=crew.signals))
-    leaves_R = scores.diverged_R[crew.places_R]
+    at_end, pack = epoch == crew.config.epochs, crew.shown()
+    attack = crew.test_attack() if at_end else None
+    measured = evaluate(pack, crew.sets_R, sets, dataset, attack=attack, signals=crew.signals)
+    diverged_R, risk_R = _record(crew.members, measured, scores)
+    leaves_R = diverged_R
     if crew.stopping is not None:
-        risk_R = scores.metrics["val_risk"][crew.places_R]
-        stops_R = crew.stopping.update(pack, risk_R, leaves_R, at_end=at_end)
-        if stops_R.any():
-            rows_S = torch.from_numpy(np.flatnonzero(stops_R)).to(crew.sets_R.device)
-            best, attack = crew.stopping.best(rows_S), crew.test_attack(sets, rows_S)
-            scores.record(crew.places_R[stops_R], evaluate(best, crew.sets_R[rows_S], sets, dataset, attack=attack))
+        stops_R = crew.stopping.update(pack, risk_R, diverged_R, at_end=at_end)
+        rows = np.flatnonzero(stops_R)
+        if len(rows):
+            rows_S = torch.from_numpy(rows).to(crew.sets_R.device)
+            best, attack = crew.stopping.best(rows_S), crew.test_attack(rows_S)
+            measured = evaluate(best, crew.sets_R[rows_S], sets, dataset, attack=attack)
+            _record(crew.members.take(rows), measured, scores)
         leaves_R = leaves_R | stops_R
     if leaves_R.any():
         crew.keep(~leaves_R)
     crew.evaluated = epoch
+    crew.save()
 
 
-def _state(crews: list[Crew], scores: Scores) -> dict[str, Tensor]:
-    """Return what training goes on from, see `fit`."""
-    state = {f"scores.{name}": value for name, value in scores.state().items()}
-    for k, crew in enumerate(crews):
-        state |= {f"crew{k}.{name}": value for name, value in crew.state().items()}
+def _record(members: Members, measured: Measured, scores: list[Scores]) -> tuple[np.ndarray, np.ndarray]:
+    """Hand every job what was measured of its replicas; return which have diverged, and the validation risks."""
+    diverged_R, risk_R = np.zeros(len(members), dtype=bool), np.full(len(members), np.nan)
+    for j in np.unique(members.jobs_R):
+        rows = np.flatnonzero(members.jobs_R == j)
+        places = members.places_R[rows]
+        scores[j].record(places, measured.take(rows))
+        diverged_R[rows], risk_R[rows] = scores[j].diverged_R[places], scores[j].metrics["val_risk"][places]
+    return diverged_R, risk_R
+
+
+def _halved(crew: Crew, on_event: Callable[[str], None] | None) -> list[Crew]:
+    """Return the crew in two halves, with its memory released; the batches of a replica stay as they are."""
+    device, n_replicas = crew.sets_R.device, len(crew)
+    if n_replicas == 1:
+        raise ValueError(f"one replica does not fit in the memory of {device}: lower width, depth or batch_size")
+    if on_event is not None:
+        on_event(f"{n_replicas} replicas did not fit in the memory of {device} together: their pack was halved")
+    return crew.halves()
+
+
+def _state(crews: list[Crew], scores: list[Scores], job: int) -> dict[str, Tensor]:
+    """Return what the training of a job goes on from, see `fit_many`."""
+    state = {f"scores.{name}": value for name, value in scores[job].state().items()}
+    of_job = [(crew, np.flatnonzero(crew.members.jobs_R == job)) for crew in crews]
+    for k, (crew, rows) in enumerate((crew, rows) for crew, rows in of_job if len(rows)):
+        own = crew.state() if len(rows) == len(crew) else rows_of(crew.state(), torch.from_numpy(rows))
+        state |= {f"crew{k}.{name}": value for name, value in own.items()}
     return state
-
-
-def _restore(state: State, crews: list[Crew], scores: Scores) -> None:
-    scores.restore(part(state, "scores."))
-    for k, crew in enumerate(crews):
-        crew.restore(part(state, f"crew{k}."))

@@ -9,6 +9,7 @@ Shape suffixes: R replicas, S some of them, P parameters.
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
 from lab.knobs import TrialConfig
+from lab.training.moment import Moment, stored
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # torch.optim's defaults for adam and adamw
 
@@ -35,7 +37,7 @@ class Optimizer:
     """
 
     def __init__(self, configs_R: Sequence[TrialConfig], theta_RP: Tensor, *, n_steps: int) -> None:
-        """Begin at step 0 of `n_steps`; the replicas share the kind of optimiser.
+        """Take the weights of replicas that share the kind of optimiser; the whole training has `n_steps`.
 
         Raises:
             ValueError: The optimiser or the schedule is unknown.
@@ -50,33 +52,63 @@ class Optimizer:
 
     def _bind(self, configs_R: list[TrialConfig], theta_RP: Tensor) -> None:
         self._configs_R, self._theta_RP = configs_R, theta_RP
-        self._blocks: list[tuple[TrialConfig, slice]] = []
+        # what the fused kernels read: a float on a GPU, the host's double elsewhere
+        self._rate_dtype = torch.float32 if theta_RP.device.type == "cuda" else torch.float64
+        self._blocks: list[_Block] = []
         start = 0
-        for config, block in itertools.groupby(configs_R):
-            end = start + len(list(block))
-            self._blocks.append((config, slice(start, end)))
+        for config, rows in itertools.groupby(configs_R):
+            end = start + len(list(rows))
+            n_done = torch.zeros((), device=theta_RP.device)
+            self._blocks.append(_Block(config, slice(start, end), n_done))
             start = end
 
     def keep(self, rows_S: Tensor, theta_SP: Tensor) -> None:
-        """Go on with these replicas alone, whose weights now lie in theta_SP."""
+        """Go on with these replicas alone, whose weights now lie in theta_SP, from the next `begin` on."""
         self.moments = {name: value.index_select(0, rows_S) for name, value in self.moments.items()}
         self._bind([self._configs_R[r] for r in rows_S.tolist()], theta_SP)
 
-    def step(self, step: int) -> None:
-        """Update the weights by their gradients; `step` counts from 0."""
+    def begin(self, first_step: int, n_steps: int) -> None:
+        """Begin an epoch: moments of `step` now count from this step of the training."""
+        for block in self._blocks:
+            block.n_done.fill_(first_step)
+            block.rates = [learning_rate(block.config, first_step + k, self._n_steps) for k in range(n_steps)]
+            block.table = stored(block.table, torch.tensor(block.rates, dtype=self._rate_dtype), self._theta_RP.device)
+
+    def step(self, moment: Moment) -> None:
+        """Update the weights by their gradients."""
         gradient_RP = self._theta_RP.grad
         assert gradient_RP is not None
-        for config, rows in self._blocks:
-            rate = learning_rate(config, step, self._n_steps)
-            moments = [[moment_RP[rows]] for moment_RP in self.moments.values()]
-            _update(config, [self._theta_RP[rows]], [gradient_RP[rows]], moments, rate, step)
+        for block in self._blocks:
+            moments = [[moment_RP[block.rows]] for moment_RP in self.moments.values()]
+            _update(block, [self._theta_RP[block.rows]], [gradient_RP[block.rows]], moments, block.rate(moment))
+
+
+@dataclass
+class _Block:
+    """Rows of equal configuration."""
+
+    config: TrialConfig
+    rows: slice
+    n_done: Tensor  # steps before this one, on the device
+    rates: list[float] = field(default_factory=list)  # of the steps of the epoch
+    table: Tensor | None = None  # the same on the device
+
+    def rate(self, moment: Moment) -> float | Tensor:
+        if moment.counter is None:
+            return self.rates[moment.k]
+        assert self.table is not None
+        return moment.of(self.table)
 
 
 def _update(
-    config: TrialConfig, weights: list[Tensor], gradients: list[Tensor], moments: list[list[Tensor]], rate: float,
-    step: int,
-) -> None:  # fmt: skip
+    block: _Block,
+    weights: list[Tensor],
+    gradients: list[Tensor],
+    moments: list[list[Tensor]],
+    rate: float | Tensor,
+) -> None:
     """Do one fused step; the moments are in the order of `MOMENTS`."""
+    config = block.config
     if config.optimizer == "sgd":
         velocity: list[Tensor | None] = [*moments[0]]
         sgd(
@@ -85,9 +117,8 @@ def _update(
         )  # fmt: skip
         return
     mean, square = moments
-    n_done = torch.tensor(float(step), device=weights[0].device)  # the call adds 1 to it
     adam(
-        weights, gradients, mean, square, [], [n_done], fused=True, lr=rate, weight_decay=config.weight_decay,
+        weights, gradients, mean, square, [], [block.n_done], fused=True, lr=rate, weight_decay=config.weight_decay,
         beta1=BETAS[0], beta2=BETAS[1], eps=EPSILON, amsgrad=False, maximize=False,
         decoupled_weight_decay=config.optimizer == "adamw",
     )  # fmt: skip

@@ -9,9 +9,11 @@ Shape suffixes: R replicas, S some of them, P parameters, U distinct starts.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lab import seeds
@@ -19,11 +21,24 @@ from lab.knobs import TrialConfig
 from lab.models import Network
 from lab.models.initialization import initial_values
 
+ALIGNMENT = 16  # values; rows of whole cache lines (64 bytes in float32), see `Pack`
 TINY = 1e-6  # added to the norm of a gradient before dividing by it, as torch.nn.utils.clip_grad_norm_ does
+
+
+class View(NamedTuple):
+    """Some replicas of a pack, for looking at: weights and running statistics are slices of the pack's."""
+
+    network: Network
+    weights: dict[str, Tensor]
+    buffers: dict[str, Tensor]
 
 
 class Pack:
     """The state of R replicas: weights, gradients and running statistics, on one device.
+
+    A row of theta is filled up with zeros to whole cache lines. A fused optimiser computes the last few values of a
+    buffer by other instructions than the rest, which round differently: with whole lines there are none, and a replica
+    has the same bits wherever in a pack it sits.
 
     Attributes:
         theta_RP: All weights; its `grad` holds all gradients.
@@ -32,9 +47,11 @@ class Pack:
     """
 
     def __init__(self, network: Network, theta_RP: Tensor, buffers: Mapping[str, Tensor]) -> None:
-        """Take over weights (R, P) and running statistics (R, *shape)."""
-        n_replicas = len(theta_RP)
+        """Take over weights (R, P), filled up or not, and running statistics (R, *shape)."""
+        n_replicas, n_filled = len(theta_RP), -(-network.n_parameters // ALIGNMENT) * ALIGNMENT
         self.network = network
+        if theta_RP.shape[1] != n_filled:
+            theta_RP = F.pad(theta_RP, (0, n_filled - theta_RP.shape[1]))
         self.theta_RP = theta_RP
         self.theta_RP.grad = torch.zeros_like(theta_RP)
         self.buffers = dict(buffers)
@@ -105,6 +122,14 @@ class Pack:
         """Return a copy of these replicas as a pack of their own."""
         buffers = {name: value.index_select(0, rows_S) for name, value in self.buffers.items()}
         return Pack(self.network, self.theta_RP.index_select(0, rows_S), buffers)
+
+    def view(self, rows: slice) -> View:
+        """Return these replicas, without a copy."""
+        return View(
+            self.network,
+            {name: value[rows] for name, value in self.weights.items()},
+            {name: value[rows] for name, value in self.buffers.items()},
+        )
 
     def state(self) -> dict[str, Tensor]:
         """Return the tensors that training goes on from, without a copy: weights and running statistics."""

@@ -176,7 +176,7 @@ def train_alone(config, dataset, *, scheme, n_blocks, seed, resample, init):
     for epoch in range(1, config.epochs + 1):
         order = torch.from_numpy(seeds.generator(seed, "order", init, epoch).permutation(config.n_train))
         for batch in order.split(config.batch_size):
-            masks.step = step
+            masks.begin(step, 1)
             optimizer.zero_grad()
             images = techniques.moved(config, module, x[batch], y[batch], *scale)
             penalty = config.l1 * sum(p.abs().sum() for p in module.parameters())

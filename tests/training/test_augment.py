@@ -14,6 +14,7 @@ from lab.spec import Replication
 from lab.training import fit
 from lab.training.augment import KNOBS, Augmentation
 from lab.training.counters import Counters
+from lab.training.moment import Moment
 
 CPU = torch.device("cpu")
 ALL = dict(
@@ -32,7 +33,8 @@ def augmented(configs, inits, *, step=0, seed=0):
     labels = torch.arange(BATCH).repeat(len(configs), 1) % 4
     black = torch.zeros(len(configs), 1, 2, 1, 1)
     augmentation = Augmentation(configs, inits, seed=seed, device=CPU, dtype=torch.float32)
-    return augmentation(step, images(len(configs)), labels, black, 4)
+    augmentation.begin(step, 1)
+    return augmentation(Moment(0), images(len(configs)), labels, black, 4)
 
 
 def test_without_strengths_it_is_off_and_every_knob_switches_it_on():
@@ -70,20 +72,21 @@ def test_keep_leaves_the_others_as_they_were():
     augmentation = Augmentation(configs, [0, 1, 2, 3], seed=0, device=CPU, dtype=torch.float32)
     black, labels = torch.zeros(4, 1, 2, 1, 1), torch.zeros(4, BATCH, dtype=torch.long)
     rows = torch.tensor([1, 3])
-    before, _ = augmentation(2, images(4), labels, black, 4)
+    augmentation.begin(2, 1)
+    before, _ = augmentation(Moment(0), images(4), labels, black, 4)
     augmentation.keep(rows)
-    after, _ = augmentation(2, images(2), labels[:2], black[:2], 4)
+    after, _ = augmentation(Moment(0), images(2), labels[:2], black[:2], 4)
     torch.testing.assert_close(after, before[rows], rtol=0, atol=0)
 
 
 def test_strengths_are_bounds_that_are_reached():
     config = TrialConfig(shift=0.2, rotation=20.0)
     augmentation = Augmentation([config], [0], seed=0, device=CPU, dtype=torch.float64)
-    pixels = augmentation._pixels(0, "right", 5000, 10)
+    pixels = augmentation._pixels(Moment(0), "right", 5000, 10)
     counts = np.bincount(pixels[0].long().numpy() + 2)
     assert len(counts) == 5  # −2 to 2
     assert stats.chisquare(counts).pvalue > 0.01
-    turns = augmentation._symmetric(0, "angle", 5000)[0].numpy()
+    turns = augmentation._symmetric(Moment(0), "angle", 5000)[0].numpy()
     assert stats.kstest(turns, stats.uniform(-1, 2).cdf).pvalue > 0.01
 
 
@@ -102,18 +105,20 @@ def test_targets_of_a_mixture_are_distributions_in_the_shares_of_its_images():
     labels = torch.arange(4)[None]
     augmentation = Augmentation([TrialConfig(mixup=1.0)], [4], seed=0, device=CPU, dtype=torch.float32)
     pure = images(1)[:, :4]
-    x, q = augmentation(0, pure, labels, torch.zeros(1, 1, 2, 1, 1), 4)
+    x, q = augmentation(Moment(0), pure, labels, torch.zeros(1, 1, 2, 1, 1), 4)
     torch.testing.assert_close(x[0], torch.einsum("bk,kchw->bchw", q[0], pure[0]))
 
 
 def test_uniform_and_normal_numbers_are_what_they_are_called_and_streams_are_unrelated():
     counters = Counters([seeds.stream(0, "augment", i) for i in range(3)], CPU)
-    u, z = counters.uniform(0, 1, 20_000).numpy(), counters.normal(0, 2, 20_001).numpy()
+    counters.begin(0, 2)
+    now, later = Moment(0), Moment(1)
+    u, z = counters.uniform(now, 1, 20_000).numpy(), counters.normal(now, 2, 20_001).numpy()
     assert z.shape == (3, 20_001)
     for k in range(3):
         assert stats.kstest(u[k], stats.uniform.cdf).pvalue > 0.01
         assert stats.kstest(z[k], stats.norm.cdf).pvalue > 0.01
-    others = np.corrcoef(np.vstack([u, counters.uniform(1, 1, 20_000), counters.uniform(0, 3, 20_000)]))
+    others = np.corrcoef(np.vstack([u, counters.uniform(later, 1, 20_000), counters.uniform(now, 3, 20_000)]))
     assert np.abs(others - np.eye(9)).max() < 0.03  # 4 standard deviations
 
 

@@ -8,6 +8,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from lab.knobs import TrialConfig
 from lab.models import build
 from lab.training.averaging import Averaging, recalibrated, share
+from lab.training.moment import Moment
 
 N_BATCHES, EPOCHS = 3, 8
 
@@ -20,8 +21,10 @@ def walk(n_steps):
 
 def averaged(configs, path):
     averaging = Averaging(configs, path[0], n_batches=N_BATCHES)
-    for n_done, theta in enumerate(path[1:], 1):
-        averaging.update(theta, n_done)
+    for step, theta in enumerate(path[1:]):
+        if step % N_BATCHES == 0:
+            averaging.begin(step)
+        averaging.update(theta, Moment(step % N_BATCHES))
     return averaging.mean_RP
 
 
@@ -71,10 +74,12 @@ def test_replicas_of_a_pack_are_averaged_each_in_its_own_way_and_leave_one_by_on
     path = walk(EPOCHS * N_BATCHES)
     kinds = [config(averaging="swa"), config(averaging="ema")]
     averaging = Averaging(kinds, path[0], n_batches=N_BATCHES)
-    for n_done, theta in enumerate(path[1:], 1):
-        if n_done == 5:
+    for step, theta in enumerate(path[1:]):
+        if step == 2 * N_BATCHES:  # between two epochs
             averaging.keep(torch.tensor([1]))
-        averaging.update(theta if n_done < 5 else theta[1:], n_done)
+        if step % N_BATCHES == 0:
+            averaging.begin(step)
+        averaging.update(theta if step < 2 * N_BATCHES else theta[1:], Moment(step % N_BATCHES))
     torch.testing.assert_close(averaging.mean_RP[0], averaged([kinds[1]] * 2, path)[1])
     both = averaged(kinds, path)
     torch.testing.assert_close(both[0], averaged([kinds[0]] * 2, path)[0])

@@ -11,7 +11,7 @@ CPU = torch.device("cpu")
 
 def masks(rate, inits, n, *, step=0, layer=0, seed=0):
     dropout = Dropout([rate] * len(inits), inits, seed=seed, device=CPU)
-    dropout.step = step
+    dropout.begin(step, 1)
     return dropout.kept(layer, n).numpy()
 
 

@@ -14,6 +14,7 @@ from lab.knobs import TrialConfig
 from lab.spec import Replication
 from lab.training import losses
 from lab.training.dropout import Dropout
+from lab.training.moment import Moment
 from lab.training.optimizers import Optimizer
 from lab.training.pack import Pack
 
@@ -125,12 +126,14 @@ def test_a_replica_that_turns_nan_leaves_the_others_bit_equal(norm):
             pack.theta_RP[2, 0] = float("nan")
         dropout = Dropout([config.dropout] * 5, inits, seed=0, device=CPU)
         optimizer = Optimizer(configs, pack.theta_RP, n_steps=3)
-        for step in range(3):
-            dropout.step = step
+        dropout.begin(0, 3)
+        optimizer.begin(0, 3)
+        for k in range(3):
+            dropout.moment = Moment(k)
             logits = network.forward(pack.weights, pack.buffers, images, dropout)
             pack.differentiate(losses.summed_cross_entropy(logits, labels))
             pack.clip(torch.full((5, 1), 0.5))
-            optimizer.step(step)
+            optimizer.step(Moment(k))
         return pack
 
     healthy, poisoned = trained(False), trained(True)

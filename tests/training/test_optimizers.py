@@ -8,6 +8,7 @@ from reference import scheduler
 
 from lab.knobs import OPTIMIZERS, SCHEDULES, TrialConfig
 from lab.training import optimizers
+from lab.training.moment import Moment
 from lab.training.optimizers import Optimizer
 
 
@@ -60,12 +61,14 @@ def test_each_replica_is_updated_with_its_own_rates_as_torch_updates_it_alone(na
             theta = theta[rows]
             theta.grad = torch.zeros_like(theta)
             ours.keep(torch.tensor(rows), theta)
+        if step % 5 == 0:
+            ours.begin(step, 5)
         theta.grad.copy_(torch.randn(4, 7, generator=generator, dtype=torch.float64)[rows])
         for k, r in enumerate(rows):
             alone[r].grad = theta.grad[k].clone()
             theirs[r].step()
             schedules[r].step()
-        ours.step(step)
+        ours.step(Moment(step % 5))
     expected = torch.stack([alone[r] for r in rows])
     torch.testing.assert_close(theta, expected.detach(), rtol=1e-12, atol=1e-14)
 

@@ -69,9 +69,9 @@ def test_patience_that_never_runs_out_still_ends_at_the_best_evaluation(digits):
 def test_replicas_that_stopped_take_no_further_steps(digits, monkeypatch):
     n_replicas, step = [], loop._one_step
 
-    def counted(crew, *batch):
+    def counted(crew, sets, moment):
         n_replicas.append(len(crew))
-        step(crew, *batch)
+        step(crew, sets, moment)
 
     monkeypatch.setattr(loop, "_one_step", counted)
     config = dataclasses.replace(CONFIG, patience=1)

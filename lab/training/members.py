@@ -1,0 +1,73 @@
+"""Who is trained: the replicas of all jobs, and the training sets that they share.
+
+Shape suffixes: D resamples, I initialisations, R replicas, S some of them.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lab.data.datasets import Dataset, Pool
+from lab.data.resampling import training_sets
+from lab.knobs import TrialConfig
+from lab.spec import Replication
+from lab.training.job import Job
+from lab.training.sets import TrainingSets
+
+
+@dataclass(frozen=True)
+class Members:
+    """Who the replicas of a crew are.
+
+    Attributes:
+        configs_R: Configuration of each replica; they may differ in `lab.training.job.OWN_KNOBS`.
+        jobs_R: Which of the jobs it belongs to.
+        places_R: Its place r = d·I + i in its job.
+        inits_R: Its init stream.
+        sets_R: Which of the training sets it has.
+    """
+
+    configs_R: Sequence[TrialConfig]
+    jobs_R: NDArray[np.int64]
+    places_R: NDArray[np.int64]
+    inits_R: NDArray[np.int64]
+    sets_R: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.configs_R)
+
+    def take(self, rows_S: NDArray[np.int64]) -> "Members":
+        """Return these of them."""
+        return Members(
+            [self.configs_R[r] for r in rows_S],
+            *(values[rows_S] for values in (self.jobs_R, self.places_R, self.inits_R, self.sets_R)),
+        )
+
+
+def enlist(
+    jobs: Sequence[Job], dataset: Dataset, seed: int, device: torch.device, dtype: torch.dtype
+) -> tuple[TrainingSets, Members]:
+    """Return the training sets, those that jobs share once, and the replicas of all jobs.
+
+    Raises:
+        ValueError: The scheme needs more examples than there are.
+    """
+    pools: list[Pool] = []
+    first_of: dict[tuple[Replication, int, float], int] = {}  # what the training sets of a job depend on → its first
+    configs, rows = [], []
+    for j, job in enumerate(jobs):
+        config, replication = job.config, job.replication
+        key = (replication, job.first_resample, config.label_noise)
+        if key not in first_of:
+            first_of[key] = len(pools)
+            pools += training_sets(config, dataset, replication, seed=seed, first_resample=job.first_resample)
+        D, I = replication.n_resamples, replication.n_inits  # noqa: E741 - the letters of the shape legend
+        for d, i in itertools.product(range(D), range(I)):
+            configs.append(config)
+            rows.append((j, d * I + i, job.first_init + i, first_of[key] + d))
+    sets = TrainingSets(pools, dataset.n_classes, device=device, dtype=dtype)
+    return sets, Members(configs, *np.array(rows, dtype=np.int64).T)
