@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 COMPLETE = ("FINISHED", "FAILED")  # other runs are being published, or were when the coordinator was killed
+OUTCOME_TAG = "outcome_digest"  # sha256 of the manifest: tells two outcomes of one trial apart
 STUDY_TAG = "lab.study"  # marks the experiments that are studies
 VIEW = "lab"  # the name of the view of the MLflow UI that lab.tracking stores and lab.ui opens
 _DEFAULTS = dataclasses.asdict(TrialConfig())

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lab import failpoints
-from lab.errors import StorageError
+from lab.errors import SpecError, StorageError
 from lab.spec import check_name
 from lab.storage import Home, disk_errors, inside, sync, temporary_of, write_synced
 
@@ -117,7 +117,7 @@ def write_outcome(
 ) -> Path:
     """Put an outcome into the spool, whole or not at all, and return its directory.
 
-    An outcome that is there already stays: a configuration has one result, whoever brings it first.
+    A trial has one outcome, that of the latest attempt: one that is there already stays, or gives way to a later one.
 
     Raises:
         StorageError: The disk is full, or the spool cannot be written.
@@ -140,18 +140,35 @@ def write_outcome(
             write_synced(temporary / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
             sync(temporary)
             failpoints.hit("spool.rename")
-            try:
-                os.rename(temporary, target)
-            except OSError:
-                if not (target / MANIFEST).is_file():
-                    raise
-                shutil.rmtree(temporary)
+            while not _rename(temporary, target):
+                if attempt_of(target) >= attempt:
+                    shutil.rmtree(temporary)
+                    break
+                remove_outcome(target)
             failpoints.hit("spool.renamed")
             sync(target.parent)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
     return target
+
+
+def _rename(temporary: Path, target: Path) -> bool:
+    try:
+        os.rename(temporary, target)
+    except OSError:
+        if not target.is_dir():
+            raise
+        return False
+    return True
+
+
+def attempt_of(directory: Path) -> int:
+    """Return the number of the attempt that an outcome in the spool is of; 0 if there is none, or none to be read."""
+    try:
+        return _read_manifest(directory)["attempt"]
+    except (StorageError, SpecError):
+        return 0
 
 
 def read_outcome(directory: Path) -> Outcome:

@@ -1,4 +1,4 @@
-"""The command line: python -m lab.study list | run | status | report | ui | decompose.
+"""The command line: python -m lab.study list | run | status | report | ui | publish | verify | decompose.
 
 Nothing else stands here: `python -m` loads this file as `__main__`, and worker processes load it again. Whatever is
 heavy is imported by the command that needs it, so that --help and list answer at once.
@@ -70,7 +70,11 @@ def build_parser() -> argparse.ArgumentParser:
     ui = command("ui", _ui, "open the MLflow UI and the Optuna dashboard on this machine", as_json=False)
     ui.add_argument("name", nargs="?", help="the stored study to show")
     ui.add_argument("--open", action="store_true", help="open both pages in the browser")
-    for sub in (status, ui):
+    publish = command("publish", _publish, "send to MLflow what a run could not send, e.g. to a server that was away")
+    verify = command("verify", _verify, "check every file and record of a stored study")
+    for sub in (publish, verify):
+        sub.add_argument("name", help="the name it is stored under")
+    for sub in (status, ui, publish, verify):
         _add_storage(sub)
     decompose = command("decompose", _decompose, "decompose the error of anyone's predictions")
     decompose.add_argument(
@@ -92,6 +96,9 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     )
     run.add_argument("--ray-address", metavar="ADDRESS", help="of a running Ray cluster (default: one on this machine)")
     run.add_argument("--smoke", action="store_true", help="a small version of the study that takes seconds")
+    run.add_argument(
+        "--time-limit", type=float, metavar="MINUTES", help="begin no trial later, confirm the best so far"
+    )
     _add_storage(run)
     run.add_argument("--set", action="append", default=[], metavar="KNOB=VALUE", help="fix a knob; may be repeated")
 
@@ -172,16 +179,29 @@ def _run(args: argparse.Namespace) -> tuple[int, Any]:
         summary = search.run(
             study, name, home=home, device=args.device, n_workers=args.workers, engine=args.engine,
             ray_address=args.ray_address, data_dir=args.data_dir, study_file=str(path.resolve()), smoke=args.smoke,
+            time_limit=None if args.time_limit is None else 60 * args.time_limit,
         )  # fmt: skip
     except KeyboardInterrupt:
         _say(f"\ninterrupted: what is done is kept. To go on: {_command('run', *_given(args))}")
         raise
     result: dict[str, Any] = summary.to_dict()
     counts = ", ".join(f"{n} {outcome}" for outcome, n in summary.counts.items() if n)
-    if summary.n_trained or summary.n_resumed:
+    if summary.n_waiting:
+        _say(
+            f"{name}: {counts or 'no trial done'}, {summary.n_waiting} left by the time limit: the same command goes on"
+        )
+    elif summary.n_trained or summary.n_resumed:
         _say(f"{name}: {counts} in {summary.seconds:.0f} s")
     else:
         _say(f"{name} is finished ({counts}): nothing to run, the report is built again")
+    if summary.n_unpublished:
+        _say(
+            f"error: {summary.n_unpublished} trials of {name} are measured, but not published "
+            f"({summary.publish_error}): they lie in mlruns/spool; send them with {_command('publish', name)}"
+        )
+        return StorageError.exit_code, result
+    if not any(summary.counts.values()):
+        return 0, result
     too_many = summary.share_failed > MAX_SHARE_FAILED
     try:
         result |= _build_report(name, home)
@@ -203,7 +223,7 @@ def _run(args: argparse.Namespace) -> tuple[int, Any]:
 def _given(args: argparse.Namespace) -> list[str]:
     """Return the arguments of `run` that lead to the same study again."""
     flags = [args.name]
-    for name in ("trials", "data", "data_dir", "workers", "engine", "ray_address"):
+    for name in ("trials", "data", "data_dir", "workers", "engine", "ray_address", "time_limit"):
         value = getattr(args, name)
         flags += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
     flags += [] if args.storage is None else ["--storage", masked(args.storage)]
@@ -293,6 +313,33 @@ def _compare(names: list[str], home: Home, args: argparse.Namespace) -> Any:
 
 def _text_or_json(markdown: str, path: Path, args: argparse.Namespace) -> Any:
     return {"markdown": markdown, "report": str(path)} if args.json else markdown
+
+
+def _publish(args: argparse.Namespace) -> tuple[int, Any]:
+    from lab import search
+
+    done = search.publish(check_name(args.name, "study"), home=Home.here(args.storage))
+    _say(
+        f"{args.name}: {len(done['sent'])} trials published now" + (", nothing was missing" if not done["sent"] else "")
+    )
+    if done["left"]:
+        _say(f"{len(done['left'])} are measured but not settled: {_command('run', args.name)}")
+    for line in done["damaged"]:
+        _say(f"error: {line}")
+    return StorageError.exit_code if done["damaged"] else 0, done
+
+
+def _verify(args: argparse.Namespace) -> tuple[int, Any]:
+    from lab import verify
+
+    found = verify.verify(check_name(args.name, "study"), home=Home.here(args.storage))
+    for line in found.notes:
+        _say(line)
+    for line in found.damage:
+        _say(f"error: {line}")
+    if not found.damage:
+        _say(f"{args.name}: {found.n_records} records and {found.n_files} files are as they were written")
+    return StorageError.exit_code if found.damage else 0, found.to_dict()
 
 
 def _ui(args: argparse.Namespace) -> tuple[int, Any]:

@@ -13,6 +13,7 @@ class Task:
     """All that a worker needs to know of a trial, as plain values: it travels between processes.
 
     `spec` is `Study.to_dict()`. `study_file` is the path of the study's Python file if the data set is defined there.
+    `attempt` grows: of two outcomes of a trial, the one of the later attempt counts.
     """
 
     study: str

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from lab import failpoints, history
 from lab.errors import StorageError
-from lab.history import COMPLETE, artifact_folder, is_server, mlflow_errors, one_line, tracking_uri
+from lab.history import COMPLETE, OUTCOME_TAG, artifact_folder, is_server, mlflow_errors, one_line, tracking_uri
 from lab.spec import check_name
 from lab.spool import MANIFEST, Outcome, read_outcome
 from lab.storage import Home, disk_errors
@@ -34,7 +34,6 @@ MAX_ENTITIES = 1000  # of one log_batch: MLflow's limit for metrics, parameters 
 MAX_PARAMS = 100
 REPORT_TAG = "lab.report"  # of the run that keeps the page
 REPORT_NOTE = "The report of the study: open `report.html` under Artifacts. The newest page replaces the one before."
-OUTCOME_TAG = "outcome_digest"  # sha256 of the manifest: tells two outcomes of one trial apart
 
 NOTE = """**{question}**
 

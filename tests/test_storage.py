@@ -135,10 +135,15 @@ def test_an_outcome_that_was_moved_to_another_trial_is_refused(home):
         spool.read_outcome(other)
 
 
-def test_the_first_outcome_of_a_trial_stays(home):
-    write(home)
-    write(home, files={"config.json": b"late"}, attempt=2)
+@pytest.mark.parametrize("late", [1, 4])
+def test_of_two_outcomes_of_a_trial_the_one_of_the_later_attempt_counts_whichever_came_first(home, late):
+    write(home, attempt=4)
+    write(home, files={"config.json": b"late"}, attempt=late)  # of the same attempt, the first
     assert spool.read_outcome(home.outcome_of("toy", "explore-0003")).contents == FILES
+    write(home, files={"config.json": b"later"}, attempt=5)
+    assert spool.read_outcome(home.outcome_of("toy", "explore-0003")).contents == {"config.json": b"later"}
+    assert spool.attempt_of(home.outcome_of("toy", "explore-0003")) == 5
+    assert spool.attempt_of(home.outcome_of("toy", "explore-0004")) == 0
     assert [p.name for p in home.spool_of("toy").iterdir()] == ["explore-0003"]
 
 

@@ -1,15 +1,17 @@
 """The coordinator of a study: ask, submit, publish, tell; then confirm the best configuration.
 
 Its only ledger is Optuna's: a trial is RUNNING from `ask` to `tell`, and in between its outcome may lie finished in the
-spool. An outcome is published to MLflow (idempotently), told, and removed from the spool, in this order. So after a
-kill at any moment, the next `run` knows what is left to do, and does only that.
+spool, from where lab.search.results settles it. So after a kill at any moment, the next `run` knows what is left to do,
+and does only that.
 """
 
 import dataclasses
+import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from time import monotonic
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -19,21 +21,12 @@ from lab.errors import StorageError
 from lab.knobs import TrialConfig, Value
 from lab.progress import Progress, best_text
 from lab.search import ledger
+from lab.search.results import Results
 from lab.search.samplers import SEQUENTIAL, planned, suggest
 from lab.spec import Study
-from lab.spool import Outcome
 from lab.storage import Home
 from lab.task import Task
-from lab.workers import Engine
-
-if TYPE_CHECKING:
-    from lab.tracking import Tracker
-
-# what the Optuna dashboard shows of a trial beside its objective; each costs the coordinator about 4 ms
-MEASURED = (
-    "n_parameters", "seconds", "n_diverged", "val_risk", "val_error", "bias_sq", "bias_sq_lo", "bias_sq_hi", "variance",
-    "variance_lo", "variance_hi", "variance_resample", "variance_init", "variance_interaction",
-)  # fmt: skip
+from lab.workers.engine import MAX_ATTEMPTS, Engine
 
 
 class Coordinator:
@@ -44,27 +37,26 @@ class Coordinator:
         study: Study,
         common: Task,
         home: Home,
-        stored: optuna.Study,
-        tracker: "Tracker",
+        results: Results,
         engine: Engine,
         progress: Progress,
         n_classes: int,
+        deadline: float = math.inf,
     ) -> None:
-        self.study, self.common, self.home, self.stored = study, common, home, stored
-        self.tracker, self.engine, self.progress, self.n_classes = tracker, engine, progress, n_classes
+        self.study, self.common, self.home, self.stored = study, common, home, results.stored
+        self.results, self.engine, self.progress, self.n_classes = results, engine, progress, n_classes
+        self.deadline = deadline  # on the clock of time.monotonic: no explore trial is begun after it
         self.n_planned = planned(study)
         self.n_trained = self.n_resumed = 0
         self.confirmed: str | None = None
         self._queue: deque[Task] = deque()
-        trials = self._trials()
-        self._ids = {trial.number: trial._trial_id for trial in trials}  # number → Optuna's id, of all that were asked
-        self._best = ledger.best_trial(trials)
+        self._ids = results.ids
+        self._attempt: int | None = None
 
     # -- after an interruption
 
     def recover(self) -> None:
         """Settle what lies finished in the spool, and queue again what was under way."""
-        self._check_history()
         for directory in spool.pending(self.home, self.common.study):
             self._take(directory)
         running = [t for t in self._trials() if t.state == TrialState.RUNNING]
@@ -75,38 +67,22 @@ class Coordinator:
         if self._learns and n_open and len(running) >= n_open and running[-n_open].number == len(self._ids) - n_open:
             self._ask_round()  # none of them is told: the kill came between the proposals of the round
 
-    def _check_history(self) -> None:
-        """Refuse to go on if search state and run history do not belong together: that would mix results."""
-        told = {spool.make_key("explore", t.number) for t in self._trials() if t.state.is_finished()}
-        run_ids = self.tracker.run_ids()
-        published = {key for key in run_ids if spool.parse_key(key)[0] == "explore"}
-        asked = {spool.make_key("explore", t.number) for t in self._trials()}
-        name = self.common.study
-        if published - asked:
-            raise StorageError(
-                f"the run history has {len(published - asked)} trials of study {name} that mlruns/optuna.db lacks: "
-                "restore that file, or delete the experiment in MLflow to begin again"
-            )
-        if told - published:
-            raise StorageError(
-                f"the run history lacks {len(told - published)} of {len(told)} trials of study {name} (first "
-                f"{min(told - published)}): restore the runs in MLflow, or run the study under another name"
-            )
-
     def _take(self, directory: Path) -> None:
         """Settle an outcome that an earlier run left in the spool."""
         phase, number = spool.parse_key(directory.name)
         trials = self._trials()
         if phase == "explore" and number >= len(trials):
             raise StorageError(f"{directory} is of a trial that mlruns/optuna.db does not know: move it away")
-        if trials[number].state.is_finished() if phase == "explore" else directory.name in self.tracker.run_ids():
+        told = phase == "explore" and trials[number].state.is_finished()
+        if directory.name in (self.results.publisher.run_ids() or ()) and (told or phase != "explore"):
             spool.remove_outcome(directory)
             return
         try:
             outcome = spool.read_outcome(directory)
         except StorageError as error:
-            self.progress.note(f"{error}; it is trained again")
-            spool.remove_outcome(directory)
+            self.progress.note(f"{error}; it is trained again")  # and replaced then
+            if told:  # the search has its result, the run history does not
+                self._queue.append(self._explore_task(number, trials[number].params))
             return
         config = outcome.json("config.json")
         spec = {k: v for k, v in config["spec"].items() if k not in ledger.GROWING}
@@ -115,7 +91,7 @@ class Coordinator:
             same = same and config["config"] == _plain(self.study, trials[number].params)
         if not same or outcome.manifest["study"] != self.common.study:
             raise StorageError(f"{directory} is of another study or configuration: move it away")
-        self._settle(outcome)
+        self.results.settle(outcome)
 
     # -- explore
 
@@ -142,6 +118,9 @@ class Coordinator:
 
     def _refill(self) -> None:
         """Ask for the trials that can be submitted now."""
+        if monotonic() > self.deadline:
+            self._queue.clear()  # the next run takes it up
+            return
         if self._queue or len(self._ids) >= self.n_planned:
             return
         if not self._learns:
@@ -163,11 +142,12 @@ class Coordinator:
             self._ask()
 
     def _task(self, trial: optuna.Trial) -> Task:
-        params = suggest(trial, self.study)
+        return self._explore_task(trial.number, suggest(trial, self.study))
+
+    def _explore_task(self, number: int, params: Mapping[str, Value]) -> Task:
         return dataclasses.replace(
-            self.common, phase="explore", number=trial.number, config=_plain(self.study, params),
-            variant=_variant(params),
-        )  # fmt: skip
+            self.common, phase="explore", number=number, config=_plain(self.study, params), variant=_variant(params)
+        )
 
     def _drive(self, refill: Callable[[], None]) -> None:
         """Keep the workers busy until the queue and the engine are empty."""
@@ -175,53 +155,38 @@ class Coordinator:
             refill()
             while self._queue and self.engine.n_open < self.engine.capacity:
                 failpoints.hit("submit")
-                self.engine.submit(self._queue.popleft())
+                self.engine.submit(dataclasses.replace(self._queue.popleft(), attempt=self._first_attempt()))
                 refill()
             if self.engine.n_open == 0:
                 return
             done = self.engine.next_done(timeout=0.5)
             if done is not None:
-                task, directory = done
-                outcome = spool.read_outcome(directory)
-                self._settle(outcome)
-                self.n_trained += 1
-                self.progress.done(n_replicas=task.replication.n_replicas, best=self._best_text())
+                self._accept(*done)
+            self.results.collect()
             self.progress.tick()
 
-    # -- results
+    def _first_attempt(self) -> int:
+        """Return the number of this session's first attempt at a trial, higher than any of an earlier session.
 
-    def _settle(self, outcome: Outcome) -> None:
-        """Publish, tell, and only then forget the outcome."""
-        run_id = self.tracker.publish(outcome.directory)
-        if outcome.phase == "explore":
-            self._tell(outcome, run_id)
-        else:
-            runs = dict(self.stored.user_attrs.get("runs", {}))
-            self.stored.set_user_attr("runs", runs | {outcome.key: run_id})
-        spool.remove_outcome(outcome.directory)
+        A worker that outlived its coordinator (it was stopped) can thus be told from those that count.
+        """
+        if self._attempt is None:
+            session = int(self.stored.user_attrs.get("sessions", 0)) + 1
+            self.stored.set_user_attr("sessions", session)
+            self._attempt = MAX_ATTEMPTS * (session - 1) + 1
+        return self._attempt
 
-    def _tell(self, outcome: Outcome, run_id: str) -> None:
-        trial_id = self._ids[outcome.number]
-        attrs: dict[str, Any] = {"outcome": outcome.status, "run_id": run_id}
-        if outcome.reason is not None:
-            attrs["reason"] = outcome.reason
-        values = None
-        if outcome.status in ("finished", "diverged"):
-            final = outcome.json("metrics.json")["final"]
-            objective = self.study.objective
-            ends = [f"{objective}_lo", f"{objective}_hi"] if isinstance(objective, str) else []
-            attrs |= {name: final[name] for name in (*MEASURED, *ends) if name in final}
-            values = [float(final[f"objective_{k}"]) for k in range(len(self.stored.directions))]
-        failpoints.hit("tell")
-        for name, value in attrs.items():
-            failpoints.hit("tell.attr")
-            self.stored._storage.set_trial_user_attr(trial_id, name, value)
-        if values is None:
-            self.stored.tell(outcome.number, state=TrialState.FAIL)
-        else:
-            told = self.stored.tell(outcome.number, values)
-            self._best = ledger.best_trial([trial for trial in (self._best, told) if trial is not None])
-        failpoints.hit("told")
+    def _accept(self, task: Task, directory: Path) -> None:
+        outcome = spool.read_outcome(directory)
+        attempt = outcome.manifest["attempt"]
+        if attempt < task.attempt:
+            self.progress.note(f"{directory} is of attempt {attempt}, this is attempt {task.attempt}: refused")
+            spool.remove_outcome(directory)
+            self.engine.submit(task)
+            return
+        self.results.settle(outcome)
+        self.n_trained += 1
+        self.progress.done(n_replicas=task.replication.n_replicas, best=self._best_text())
 
     # -- confirm
 
@@ -230,12 +195,12 @@ class Coordinator:
 
         The confirmation of explore trial 23 is confirm-0023; its learning curve is learning_curve-2301 and so on.
         """
-        best = self._best
+        best = self.results.best
         if best is None:
             return
         tasks = self._confirm_tasks(best)
         self.confirmed = tasks[0].key
-        done = self.tracker.run_ids()
+        done = self.results.settled()
         missing = [task for task in tasks if task.key not in done]
         self._queue.extend(missing)
         self.progress.n_total = self.progress.n_done + len(missing)
@@ -277,14 +242,14 @@ class Coordinator:
 
     def best_dict(self) -> dict[str, Any] | None:
         """Return the best trial so far as plain values."""
-        return None if self._best is None else ledger.describe(self._best, self.study.objective)
+        return None if self.results.best is None else ledger.describe(self.results.best, self.study.objective)
 
     def _best_text(self) -> str:
-        if self._best is None:
+        if self.results.best is None:
             return ""
         objective = self.study.objective
         names = objective if isinstance(objective, str) else list(objective)
-        return best_text(names, ledger.describe(self._best, objective), self._best.number)
+        return best_text(names, ledger.describe(self.results.best, objective), self.results.best.number)
 
 
 def _plain(study: Study, params: Mapping[str, Value]) -> dict[str, Any]:

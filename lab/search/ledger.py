@@ -1,8 +1,10 @@
 """What Optuna's database holds of a study: compared with the study file, and read for `status`."""
 
+import contextlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import optuna
@@ -12,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lab import spool, storage
 from lab.errors import SpecChanged, SpecError, StorageError
-from lab.search.database import close, open_database, optuna_errors
+from lab.search.database import close, open_database, optuna_errors, study_lock
 from lab.search.samplers import make_sampler
 from lab.spec import Study
 from lab.storage import Home
@@ -112,6 +114,61 @@ def outcome_counts(trials: Sequence[FrozenTrial]) -> dict[str, int]:
     return {outcome: tried[outcome] for outcome in TRIED}
 
 
+@contextlib.contextmanager
+def stored_study(home: Home, name: str) -> Iterator[optuna.Study]:
+    """Hold a study that was run before, so that nobody else coordinates it meanwhile; its study file is not needed.
+
+    Raises:
+        SpecError: There is no such study.
+        StudyInUse: It is running.
+        StorageError: The search state cannot be read.
+    """
+    with storage.coordinator_lock(home, name), _opened(home, name) as (database, _):
+        with optuna_errors(home), study_lock(database, name):
+            yield optuna.load_study(storage=database, study_name=name, sampler=RandomSampler())
+
+
+@dataclass(frozen=True)
+class Record:
+    """What Optuna holds of an explore trial."""
+
+    is_done: bool
+    outcome: str | None
+    params: Mapping[str, Any]
+    values: Sequence[float]
+
+
+@contextlib.contextmanager
+def records(home: Home, name: str) -> Iterator[tuple[dict[str, Any], dict[str, Record]]]:
+    """Hold a study as `stored_study` does, and yield its specification and key → record of each trial."""
+    with stored_study(home, name) as stored:
+        yield (
+            json.loads(stored.user_attrs.get("spec", "{}")),
+            {
+                spool.make_key("explore", t.number): Record(
+                    t.state.is_finished(), t.user_attrs.get("outcome"), t.params, t.values or ()
+                )
+                for t in stored.get_trials(deepcopy=False)
+            },
+        )
+
+
+@contextlib.contextmanager
+def _opened(home: Home, name: str | None) -> Iterator[tuple[optuna.storages.RDBStorage, list[str]]]:
+    """Open the database and yield it with the names of its studies; `name` has to be one of them."""
+    if home.search_uri is None and not home.optuna_db.exists():
+        raise SpecError(f"no study {name!r} is stored here: nothing was run yet in {home.root.resolve()}")
+    database = open_database(home)
+    try:
+        with optuna_errors(home):
+            names = sorted(optuna.get_all_study_names(database))
+        if name is not None and name not in names:
+            raise SpecError(f"no study {name!r} is stored here: choose one of {', '.join(names)}")
+        yield database, names
+    finally:
+        close(database)
+
+
 def status(home: Home, name: str | None = None) -> list[dict[str, Any]]:
     """Return how the stored studies stand, or the one named.
 
@@ -119,19 +176,10 @@ def status(home: Home, name: str | None = None) -> list[dict[str, Any]]:
         SpecError: There is no such study.
         StorageError: The search state cannot be read.
     """
-    if home.search_uri is None and not home.optuna_db.exists():
-        if name is not None:
-            raise SpecError(f"no study {name!r} is stored here: nothing was run yet in {home.root.resolve()}")
+    if name is None and home.search_uri is None and not home.optuna_db.exists():
         return []
-    database = open_database(home)
-    try:
-        with optuna_errors(home):
-            names = optuna.get_all_study_names(database)
-            if name is not None and name not in names:
-                raise SpecError(f"no study {name!r} is stored here: choose one of {', '.join(sorted(names))}")
-            return [_status(database, home, one) for one in ([name] if name else sorted(names))]
-    finally:
-        close(database)
+    with _opened(home, name) as (database, names), optuna_errors(home):
+        return [_status(database, home, one) for one in ([name] if name else names)]
 
 
 def _status(database: optuna.storages.RDBStorage, home: Home, name: str) -> dict[str, Any]:

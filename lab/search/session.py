@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from time import monotonic
@@ -15,6 +17,8 @@ from lab.search import database as databases
 from lab.search import ledger
 from lab.search.coordinator import Coordinator
 from lab.search.points import grid_size
+from lab.search.publisher import BackgroundPublisher, DirectPublisher, Publisher
+from lab.search.results import Results, check_history, keys_of
 from lab.search.samplers import planned
 from lab.spec import Study
 from lab.storage import Home
@@ -22,6 +26,8 @@ from lab.task import Task
 from lab.trial import load_dataset
 
 if TYPE_CHECKING:
+    import optuna
+
     from lab.data.datasets import Dataset
     from lab.tracking import Tracker
 
@@ -41,6 +47,13 @@ class Summary:
     engine: str
     n_workers: int
     device: str
+    n_unpublished: int = 0  # outcomes that the tracking server did not take; they stay in the spool
+    publish_error: str = ""
+
+    @property
+    def n_waiting(self) -> int:
+        """Explore trials that are left to do: the time limit came first."""
+        return max(0, self.n_planned - sum(self.counts.values()))
 
     @property
     def share_failed(self) -> float:
@@ -92,6 +105,7 @@ def run(
     data_dir: str | None = None,
     study_file: str | None = None,
     smoke: bool = False,
+    time_limit: float | None = None,
     progress: Progress | None = None,
 ) -> Summary:
     """Run a study, or what is left of it, to its end: explore, confirm, learning curve.
@@ -107,6 +121,7 @@ def run(
         data_dir: Where the user keeps data sets.
         study_file: The study's own file, if it may define the data set.
         smoke: Whether this is a run of seconds (workers would take as long to start).
+        time_limit: Seconds after which no explore trial is begun; the best so far is then confirmed.
         progress: Where to say how far it is.
 
     Raises:
@@ -135,24 +150,45 @@ def run(
             stack.enter_context(databases.study_lock(database, name))
             training_sets = _training_sets(study, dataset)
             stored = ledger.open_study(database, study, name, dataset.digest, training_sets)
-            tracker = _open_tracker(study, name, home)
-            stack.callback(tracker.close)
+            publisher = _open_publisher(study, name, home, stored)
+            stack.callback(publisher.close)
             common = Task(
                 study=name, spec=json.loads(json.dumps(study.to_dict())), phase="explore", number=0, config={},
                 device=device, data_dir=data_dir, study_file=study_file,
             )  # fmt: skip
-            coordinator = Coordinator(study, common, home, stored, tracker, hands, progress, dataset.n_classes)
+            results = Results(study, stored, publisher)
+            coordinator = Coordinator(
+                study, common, home, results, hands, progress, dataset.n_classes,
+                deadline=started + (math.inf if time_limit is None else time_limit),
+            )  # fmt: skip
             coordinator.recover()
             if not coordinator.is_done:
                 progress.note(_header(study, name, device, engine_name, n_workers, coordinator))
                 progress.note(training_sets)
             coordinator.explore()
             coordinator.confirm()
+            n_unpublished = results.finish(home)
         return Summary(
             study=name, n_planned=planned(study), counts=coordinator.counts(), n_trained=coordinator.n_trained,
             n_resumed=coordinator.n_resumed, seconds=monotonic() - started, best=coordinator.best_dict(),
             confirmed=coordinator.confirmed, engine=engine_name, n_workers=n_workers, device=device,
+            n_unpublished=n_unpublished, publish_error=publisher.error,
         )  # fmt: skip
+
+
+def _open_publisher(study: Study, name: str, home: Home, stored: "optuna.Study") -> Publisher:
+    """Open the run history; see that it belongs to the search state, now or as soon as its server answers."""
+    from lab.history import is_server, tracking_uri
+
+    asked, told = keys_of(stored.get_trials(deepcopy=False))
+    spooled = {directory.name for directory in spool.pending(home, name)}
+    check = functools.partial(check_history, name, asked, told, spooled)
+    open_tracker = functools.partial(_open_tracker, study, name, home)
+    if is_server(tracking_uri(home)):
+        return BackgroundPublisher(open_tracker, check)
+    tracker = open_tracker()
+    check(tracker.run_ids())
+    return DirectPublisher(tracker)
 
 
 def _open_tracker(study: Study, name: str, home: Home) -> "Tracker":

@@ -13,6 +13,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from lab import spool
 from lab.errors import LabError
 from lab.storage import Home
 from lab.task import Task
@@ -131,7 +132,7 @@ class ProcessEngine(Engine):
         task = worker.task
         if task is not None:
             written = self.home.outcome_of(task.study, task.key)
-            if written.is_dir():  # it died between writing the outcome and saying so
+            if spool.attempt_of(written) == task.attempt:  # it died between writing the outcome and saying so
                 self._done.append((task, written))
             elif is_last_attempt(task):
                 reason = f"its worker process died {MAX_ATTEMPTS} times, last by {how}"

@@ -1,0 +1,139 @@
+"""From an outcome to a result: published to MLflow, told to Optuna, and only then removed from the spool.
+
+With a database, a trial is told after it was published. With a tracking server it is told at once (the search goes on
+whatever the server does) and its outcome stays in the spool until it is published. Either way a trial whose outcome
+lies in the spool can be settled again from the start without harm.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from lab import failpoints, spool
+from lab.errors import StorageError
+from lab.search import ledger
+from lab.search.publisher import Publisher
+from lab.spec import Study
+from lab.spool import Outcome
+from lab.storage import Home
+
+# what the Optuna dashboard shows of a trial beside its objective; each costs the coordinator about 4 ms
+MEASURED = (
+    "n_parameters", "seconds", "n_diverged", "val_risk", "val_error", "bias_sq", "bias_sq_lo", "bias_sq_hi", "variance",
+    "variance_lo", "variance_hi", "variance_resample", "variance_init", "variance_interaction",
+)  # fmt: skip
+
+
+class Results:
+    """The results of one study, whose lock is held. `ids` maps a trial's number to Optuna's id, of all asked."""
+
+    def __init__(self, study: Study, stored: optuna.Study, publisher: Publisher) -> None:
+        self.study, self.stored, self.publisher = study, stored, publisher
+        trials = stored.get_trials(deepcopy=False)
+        self.ids = {trial.number: trial._trial_id for trial in trials}
+        self.best: FrozenTrial | None = ledger.best_trial(trials)
+        self._told = {trial.number for trial in trials if trial.state.is_finished()}
+        self._waiting: dict[Path, Outcome] = {}
+
+    def settle(self, outcome: Outcome) -> None:
+        """Take an outcome on: it is told now, published now or later, and then forgotten."""
+        self._waiting[outcome.directory] = outcome
+        self.publisher.publish(outcome.directory)
+        self.collect()
+        if outcome.directory in self._waiting:
+            self._tell(outcome, None)
+
+    def collect(self) -> None:
+        """Forget the outcomes that were published since."""
+        for directory, run_id in self.publisher.published():
+            outcome = self._waiting.pop(directory)
+            self._tell(outcome, run_id)
+            note_run(self.stored, outcome, run_id)
+            spool.remove_outcome(directory)
+
+    def finish(self, home: Home) -> int:
+        """Publish what is left, if that can be done now; return how many outcomes stay in the spool."""
+        if self._waiting:
+            self.publisher.finish()
+            self.collect()
+        for directory in spool.pending(home, self.stored.study_name):
+            if directory not in self._waiting:  # brought late, by a worker that outlived its coordinator
+                spool.remove_outcome(directory)
+        return len(self._waiting)
+
+    def settled(self) -> set[str]:
+        """Return the keys of the outcomes that need no training any more."""
+        run_ids = self.publisher.run_ids()
+        known = self.stored.user_attrs.get("runs", {}) if run_ids is None else run_ids
+        return {*known, *(outcome.key for outcome in self._waiting.values())}
+
+    def _tell(self, outcome: Outcome, run_id: str | None) -> None:
+        if outcome.phase != "explore" or outcome.number in self._told:
+            return
+        attrs: dict[str, Any] = {"outcome": outcome.status}
+        attrs |= {} if run_id is None else {"run_id": run_id}
+        if outcome.reason is not None:
+            attrs["reason"] = outcome.reason
+        values = None
+        if outcome.status in ("finished", "diverged"):
+            final = outcome.json("metrics.json")["final"]
+            attrs |= self._measured(final)
+            values = [float(final[f"objective_{k}"]) for k in range(len(self.stored.directions))]
+        failpoints.hit("tell")
+        for name, value in attrs.items():
+            failpoints.hit("tell.attr")
+            self.stored._storage.set_trial_user_attr(self.ids[outcome.number], name, value)
+        if values is None:
+            self.stored.tell(outcome.number, state=TrialState.FAIL)
+        else:
+            told = self.stored.tell(outcome.number, values)
+            self.best = ledger.best_trial([trial for trial in (self.best, told) if trial is not None])
+        self._told.add(outcome.number)
+        failpoints.hit("told")
+
+    def _measured(self, final: Mapping[str, float]) -> dict[str, float]:
+        objective = self.study.objective
+        ends = [f"{objective}_lo", f"{objective}_hi"] if isinstance(objective, str) else []
+        return {name: final[name] for name in (*MEASURED, *ends) if name in final}
+
+
+def note_run(stored: optuna.Study, outcome: Outcome, run_id: str) -> None:
+    """Keep the id of a published run; that of an explore trial is told with its values."""
+    if outcome.phase != "explore":
+        stored.set_user_attr("runs", dict(stored.user_attrs.get("runs", {})) | {outcome.key: run_id})
+
+
+def keys_of(trials: Sequence[FrozenTrial]) -> tuple[set[str], set[str]]:
+    """Return the keys of explore trials: of all, and of those that are done."""
+    asked = {spool.make_key("explore", trial.number) for trial in trials}
+    return asked, {spool.make_key("explore", trial.number) for trial in trials if trial.state.is_finished()}
+
+
+def check_history(name: str, asked: set[str], told: set[str], spooled: set[str], run_ids: Mapping[str, str]) -> None:
+    """Refuse to go on if search state and run history do not belong together: that would mix results.
+
+    Args:
+        name: The study.
+        asked: Keys of the explore trials that Optuna knows.
+        told: Those of them that are done.
+        spooled: Keys whose outcome lies in the spool.
+        run_ids: Keys of complete runs.
+
+    Raises:
+        StorageError: They do not.
+    """
+    published = {key for key in run_ids if spool.parse_key(key)[0] == "explore"}
+    lost = told - published - spooled
+    if published - asked:
+        raise StorageError(
+            f"the run history has {len(published - asked)} trials of study {name} that mlruns/optuna.db lacks: "
+            "restore that file, or delete the experiment in MLflow to begin again"
+        )
+    if lost:
+        raise StorageError(
+            f"the run history lacks {len(lost)} of {len(told)} trials of study {name} (first {min(lost)}): "
+            "restore the runs in MLflow, or run the study under another name"
+        )

@@ -1,0 +1,106 @@
+"""A small study that faults are injected into: run in a fork of this process, so that `kill` is a real SIGKILL.
+
+A fork has everything imported that a run needs (MLflow alone takes seconds), and dies without taking the tests along.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import io
+import os
+import shutil
+import tempfile
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from lab import failpoints, search
+from lab.errors import LabError
+from lab.progress import Progress
+from lab.spec import Float, Int, Replication, Study
+from lab.storage import Home
+from tests import fake_training
+
+NAME = "toy"
+FIRED = 99  # exit code of a run that an injected error ended
+STUDY = Study(
+    question="Does it survive?", data="fake",
+    space={"learning_rate": Float(1e-4, 1.0, log=True), "width": Int(4, 64, log=True)},
+    fixed=dict(epochs=3, n_train=40), replication=Replication("disjoint", 2, 2), n_trials=2, learning_curve=(),
+)  # fmt: skip
+
+
+@contextlib.contextmanager
+def fake_trainer() -> Iterator[None]:
+    """Train with tests.fake_training."""
+    from lab import training
+    from lab.data import datasets
+
+    before = training.fit, training.count_parameters
+    training.fit, training.count_parameters = fake_training.fit, fake_training.count_parameters
+    datasets.DATASETS["fake"] = fake_training.dataset
+    try:
+        yield
+    finally:
+        training.fit, training.count_parameters = before
+        del datasets.DATASETS["fake"]
+
+
+@contextlib.contextmanager
+def memory() -> Iterator[Path]:
+    """Yield a folder in memory, where there is one: databases sync often, and a busy disk takes its time."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as folder:
+        yield Path(folder)
+
+
+def run(home: Home, study: Study = STUDY, **options) -> search.Summary:
+    """Run the study, or what is left of it, in this process, and say nothing."""
+    options = {"engine": "inline", "device": "cpu"} | options
+    return search.run(study, NAME, home=home, progress=Progress(stream=io.StringIO()), **options)
+
+
+def forked(what: Callable[[], object]) -> int:
+    """Do something in a fork; return its exit code (a LabError's own, FIRED for others) or minus its signal."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # numpy's threads rest: this process only waits
+        pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            what()
+            code = 0
+        except LabError as error:
+            code = error.exit_code
+        except (failpoints.Injected, OSError):
+            code = FIRED
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def injected(home: Home, failpoint: str, study: Study = STUDY) -> int:
+    """Run the study in a fork with a failpoint armed; 0 says that it came to its end and the failpoint did not fire."""
+
+    def armed() -> None:
+        point = failpoints.arm(failpoint)
+        run(home, study)
+        assert point is not None
+        if point.fired:  # and the run went on all the same
+            os._exit(FIRED)
+
+    return forked(armed)
+
+
+def copy(home: Home, to: Path) -> Home:
+    """Return a copy of a project folder."""
+    shutil.copytree(home.root, to)
+    return Home(to)
+
+
+@functools.cache
+def small(n_trials: int) -> Study:
+    """Return the study with another number of trials."""
+    return dataclasses.replace(STUDY, n_trials=n_trials)

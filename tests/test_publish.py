@@ -1,0 +1,199 @@
+"""Training never waits for a tracking server, and what was not published is published later, once."""
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from lab import history, search, spool, study, verify
+from lab.errors import StorageError
+from lab.search import publisher
+from lab.search.publisher import BackgroundPublisher
+from lab.storage import Home
+from tests import faults, invariants
+
+
+class Server:
+    """A tracking server: away, slow, or as it should be. Its runs are kept in MLflow's database of the project."""
+
+    def __init__(self, home, *, away=False, seconds=0.0):
+        self.home, self.away, self.seconds = home, away, seconds
+        self.n_calls = 0
+
+    def open(self):
+        from lab.tracking import Tracker
+
+        if self.away:
+            raise StorageError("the server does not answer")
+        self.tracker = Tracker.open(faults.NAME, home=self.home, question="?")
+        return self
+
+    def publish(self, outcome):
+        self.n_calls += 1
+        time.sleep(self.seconds)
+        if self.away:
+            raise StorageError("the server does not answer")
+        return self.tracker.publish(outcome)
+
+    def run_ids(self):
+        return self.tracker.run_ids()
+
+    def close(self):
+        self.tracker.close()
+
+
+@pytest.fixture(scope="module")
+def undisturbed():
+    with faults.memory() as folder, faults.fake_trainer():
+        home = Home(folder / "undisturbed")
+        home.root.mkdir()
+        faults.run(home)
+        yield home
+
+
+@pytest.fixture
+def home(undisturbed, request, monkeypatch):
+    home = Home(undisturbed.root.with_name(request.node.name.replace("[", "-").replace("]", "")))
+    home.root.mkdir()
+    monkeypatch.setattr(publisher, "REST_SECONDS", 0.2)
+    return home
+
+
+def serve(monkeypatch, server):
+    """Have the study publish to a server."""
+    from lab.search import session
+
+    def open_publisher(study, name, home, stored):
+        return BackgroundPublisher(server.open, lambda run_ids: None)
+
+    monkeypatch.setattr(session, "_open_publisher", open_publisher)
+
+
+def test_a_server_that_is_away_costs_no_trial_and_publish_sends_exactly_what_is_missing(
+    home, undisturbed, monkeypatch, capsys
+):
+    serve(monkeypatch, Server(home, away=True))
+    summary = faults.run(home)
+    assert (summary.n_unpublished, summary.publish_error) == (3, "the server does not answer")
+    assert summary.counts["finished"] == 2
+    assert invariants.trials(home, faults.NAME) == invariants.trials(undisturbed, faults.NAME)
+    assert len(spool.pending(home, faults.NAME)) == 3
+    # the server is back
+    assert search.publish(faults.NAME, home=home)["sent"] == ["explore-0000", "explore-0001", *confirmed(undisturbed)]
+    invariants.check_finished(home, faults.NAME, 2)
+    assert invariants.measured(home, faults.NAME) == invariants.measured(undisturbed, faults.NAME)
+    before = [path.read_bytes() for path in sorted(home.artifacts.rglob("*")) if path.is_file()]
+    runs = invariants.runs(home, faults.NAME)
+    # and a second time changes nothing
+    monkeypatch.chdir(home.root)
+    assert study.main(["publish", faults.NAME]) == 0
+    assert "nothing was missing" in capsys.readouterr().err
+    assert runs == invariants.runs(home, faults.NAME)
+    assert before == [path.read_bytes() for path in sorted(home.artifacts.rglob("*")) if path.is_file()]
+
+
+def confirmed(home):
+    return [key for key in invariants.complete(home, faults.NAME) if key.startswith("confirm")]
+
+
+def test_a_server_that_comes_back_midway_gets_everything(home, undisturbed, monkeypatch):
+    server = Server(home, away=True)
+    serve(monkeypatch, server)
+    timer = threading.Timer(0.5, lambda: setattr(server, "away", False))
+    timer.start()
+    with monkeypatch.context() as patch:
+        patch.setenv("LAB_FAKE_SECONDS", "0.5")
+        summary = faults.run(home)
+    timer.join()
+    assert summary.n_unpublished == 0
+    invariants.check_finished(home, faults.NAME, 2)
+    assert invariants.measured(home, faults.NAME) == invariants.measured(undisturbed, faults.NAME)
+
+
+def test_the_next_run_publishes_what_the_last_one_could_not_and_trains_nothing_twice(home, undisturbed, monkeypatch):
+    with monkeypatch.context() as patch:
+        serve(patch, Server(home, away=True))
+        faults.run(home)
+    summary = faults.run(home)
+    assert summary.n_trained == 0
+    invariants.check_finished(home, faults.NAME, 2)
+    assert invariants.measured(home, faults.NAME) == invariants.measured(undisturbed, faults.NAME)
+
+
+def test_an_unpublished_outcome_that_was_damaged_is_trained_again(home, undisturbed, monkeypatch):
+    with monkeypatch.context() as patch:
+        serve(patch, Server(home, away=True))
+        faults.run(home)
+    path = spool.pending(home, faults.NAME)[1] / "metrics.json"
+    path.write_bytes(path.read_bytes()[:-9])
+    done = search.publish(faults.NAME, home=home)
+    assert len(done["damaged"]) == 1
+    assert str(path) in done["damaged"][0]
+    assert any(str(path) in line for line in verify.verify(faults.NAME, home=home).damage)
+    assert faults.run(home).n_trained == 1
+    invariants.check_finished(home, faults.NAME, 2)
+    assert invariants.measured(home, faults.NAME) == invariants.measured(undisturbed, faults.NAME)
+
+
+def test_a_slow_server_does_not_slow_training(home, monkeypatch):
+    server = Server(home, seconds=1.0)
+    begun = []
+    background = BackgroundPublisher(server.open, lambda run_ids: None)
+    try:
+        for k in range(3):
+            started = time.monotonic()
+            background.publish(Path(f"/nowhere/explore-{k:04d}"))
+            background.published()
+            begun.append(time.monotonic() - started)
+        assert max(begun) < 0.2
+    finally:
+        background.close()
+
+
+def test_a_server_that_is_away_is_asked_now_and_then_only(home, monkeypatch):
+    server = Server(home)
+    background = BackgroundPublisher(server.open, lambda run_ids: None)
+    while background.run_ids() is None:
+        background.publish(Path("/nowhere/explore-0000"))
+        time.sleep(0.05)
+    server.away, before = True, server.n_calls
+    for _ in range(100):
+        background.publish(Path("/nowhere/explore-0000"))
+        time.sleep(0.01)
+    background.close()
+    assert server.n_calls - before <= 6
+
+
+def test_a_history_of_another_study_ends_the_run(home):
+    def check(run_ids):
+        raise StorageError("they do not belong together")
+
+    background = BackgroundPublisher(Server(home).open, check)
+    background.publish(Path("/nowhere/explore-0000"))
+    background.finish()
+    with pytest.raises(StorageError, match="belong together"):
+        background.published()
+    background.close()
+
+
+def test_the_command_line_says_what_is_not_published_and_how_to_send_it(home, monkeypatch, capsys):
+    (home.root / "studies").mkdir()
+    (home.root / "studies" / f"{faults.NAME}.py").write_text("from tests.faults import STUDY\n")
+    monkeypatch.chdir(home.root)
+    serve(monkeypatch, Server(home, away=True))
+    assert study.main(["run", faults.NAME, "--engine", "inline"]) == 5
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: 3 trials of toy are measured, but not published (the server does not answer)")
+    assert error.endswith("python -m lab.study publish toy")
+    monkeypatch.undo()
+    assert history.is_server("https://x")
+
+
+def test_no_trial_begins_after_the_time_limit_and_the_next_run_goes_on(home, undisturbed):
+    summary = faults.run(home, time_limit=0.0)
+    assert (summary.n_waiting, summary.confirmed) == (2, None)
+    summary = faults.run(home)
+    assert summary.n_waiting == 0
+    invariants.check_finished(home, faults.NAME, 2)
+    assert invariants.measured(home, faults.NAME) == invariants.measured(undisturbed, faults.NAME)
