@@ -25,6 +25,7 @@ INIT_SCHEMES = (
     "orthogonal", "normal", "uniform", "torch_default",
 )  # fmt: skip
 OPTIMIZERS = ("sgd", "adam", "adamw")
+SAMPLINGS = ("none", "oversample", "undersample", "smote")
 SCHEDULES = ("constant", "cosine", "step", "one_cycle")
 LOSSES = ("cross_entropy", "brier", "focal")
 CLASS_WEIGHTS = ("none", "balanced")
@@ -93,6 +94,8 @@ class TrialConfig:
     pixel_noise: float = _number(0.0, 0.0, 10.0)  # Gaussian, in standard deviations of the training pixels
     cutout: float = _number(0.0, 0.0, 1.0)  # side of the square that is cut out, as a share of the shorter side
     mixup: float = _number(0.0, 0.0, 100.0)  # α of Beta(α, α), from which the share of an image in a mixture comes
+    imbalance_ratio: float = _number(1.0, 1.0, 10_000.0)  # first class to last in a training set, exponential between
+    sampling: str = _option("none", SAMPLINGS)  # brings the classes of a training set to equal counts
     label_noise: float = _number(0.0, 0.0, 1.0)  # share of the training labels that is redrawn, evenly over the classes
     noisy_targets: bool = False  # decompose for labels with that noise, instead of for the clean ones
 

@@ -15,7 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 Cause = Literal[
-    "split", "resample", "generator", "init", "order", "dropout", "augment", "label_noise", "sampler", "analysis"
+    "split",
+    "resample",
+    "generator",
+    "init",
+    "order",
+    "dropout",
+    "augment",
+    "label_noise",
+    "rebalance",
+    "sampler",
+    "analysis",
 ]
 CAUSES: tuple[str, ...] = get_args(Cause)
 

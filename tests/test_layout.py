@@ -25,6 +25,7 @@ OWNERS = {
     "ray": ("lab/workers/",),
     "torch": ("lab/data/", "lab/models/", "lab/training/", "lab/workers/", "lab/trial.py", "lab/outcome.py"),
     "torchvision": ("lab/data/",),
+    "imblearn": ("lab/data/",),
     "filelock": ("lab/storage.py",),
 }
 PICKLES = {"pickle", "joblib", "dill", "cloudpickle", "shelve", "marshal"}

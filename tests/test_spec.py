@@ -18,13 +18,16 @@ def test_a_config_survives_json():
 
 
 def test_every_knob_can_be_searched_or_fixed():
+    limits = {field.name: field.metadata for field in dataclasses.fields(TrialConfig)}
     for name, kind in KNOBS.items():
         default = getattr(TrialConfig(), name)
         Study(question="?", data="digits", fixed={name: default})
         if kind is bool:
             Study(question="?", data="digits", space={name: Choice(True, False)})
         elif kind in (int, float):
-            other = default + 1 if kind is int else default / 2 or 0.05
+            low, high = limits[name]["bounds"]
+            others = (default + 1,) if kind is int else (default / 2, 0.05, 2 * default)
+            other = next(value for value in others if low <= value <= high and value != default)
             Study(question="?", data="digits", space={name: Choice(default, other)})
 
 

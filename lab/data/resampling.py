@@ -15,10 +15,12 @@ m examples of the training set of size n are the training set of size m. So a le
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
-from lab.data import label_noise
+from lab.data import imbalance, label_noise
 from lab.data.datasets import Dataset, Pool
 from lab.errors import SpecError
 from lab.knobs import TrialConfig
@@ -29,22 +31,40 @@ from lab.seeds import generator
 def training_sets(
     config: TrialConfig, dataset: Dataset, replication: Replication, *, seed: int, first_resample: int = 0
 ) -> list[Pool]:
-    """Return the training sets of a trial, one a resample, with the label noise that the configuration asks for.
+    """Return the training sets of a trial, one a resample, all of one size.
+
+    They have the imbalance, the label noise and the sampling that the configuration asks for.
 
     Raises:
         SpecError: The data set cannot give them.
     """
+    if config.label_noise and config.sampling != "none":
+        raise SpecError(
+            "label_noise with sampling: noisy labels make the sizes of balanced training sets differ: choose one"
+        )
     sets = []
     for d in range(first_resample, first_resample + replication.n_resamples):
-        drawn = draw_resample(
-            dataset, replication.scheme, n_train=config.n_train, n_blocks=replication.n_resamples, seed=seed, index=d,
+        draw = partial(
+            draw_resample, dataset, replication.scheme, n_blocks=replication.n_resamples, seed=seed, index=d,
             stratified=replication.stratified,
         )  # fmt: skip
+        if imbalance.is_asked_for(config):
+            drawn = _imbalanced(config, dataset, replication, draw)
+            drawn = imbalance.resampled(drawn, config.sampling, generator(seed, "rebalance", d))
+        else:
+            drawn = draw(n_train=config.n_train)
         if config.label_noise:
             rng = generator(seed, "label_noise", d)
             drawn = label_noise.redrawn(drawn, config.label_noise, n_classes=dataset.n_classes, rng=rng)
         sets.append(drawn)
     return sets
+
+
+def _imbalanced(config: TrialConfig, dataset: Dataset, replication: Replication, draw: Callable[..., Pool]) -> Pool:
+    n_pool = len(dataset.pool)
+    ends = {"fresh": None, "bootstrap": None, "disjoint": n_pool // replication.n_resamples}
+    counts_C = np.bincount(dataset.pool.labels, minlength=dataset.n_classes)
+    return imbalance.drawn(lambda m: draw(n_train=m), ends.get(replication.scheme, n_pool), counts_C, config)
 
 
 def draw_resample(

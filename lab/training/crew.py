@@ -60,7 +60,7 @@ class Crew:
         configs_R, inits_R = members.configs_R, members.inits_R.tolist()
         self.members, self.config = members, configs_R[0]
         self.sets_R = torch.from_numpy(members.sets_R).to(device)
-        self.n_batches = -(-self.config.n_train // self.config.batch_size)
+        self.n_batches = -(-sets.n_train // self.config.batch_size)
         self.epoch = self.evaluated = 0
         self.signals: dict[str, NDArray[np.float64]] = {}
         self._seed, self._sets = seed, sets
@@ -113,7 +113,7 @@ class Crew:
     def _orders(self, epoch: int) -> Tensor:
         """Return the order in which each replica passes over its training set in an epoch, shape (R, N)."""
         streams, index_R = np.unique(self.members.inits_R, return_inverse=True)
-        orders = [seeds.generator(self._seed, "order", int(i), epoch).permutation(self.config.n_train) for i in streams]
+        orders = [seeds.generator(self._seed, "order", int(i), epoch).permutation(self._sets.n_train) for i in streams]
         return torch.from_numpy(np.stack(orders)[index_R])
 
     def batch(self, moment: Moment) -> Tensor:
@@ -152,7 +152,7 @@ class Crew:
             return self.pack
         shown = Pack(self.pack.network, self.averaging.mean_RP, self.pack.buffers)
         if shown.buffers:
-            batches = self._sets.first(self.config.n_train, self.sets_R).split(self.config.batch_size, dim=1)
+            batches = self._sets.first(self._sets.n_train, self.sets_R).split(self.config.batch_size, dim=1)
             shown.buffers = recalibrated(shown.network, shown.weights, shown.buffers, batches)
         return shown
 
