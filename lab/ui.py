@@ -268,20 +268,53 @@ def _run_mlflow(uri: str, port: int) -> None:
     )  # fmt: skip
 
 
+NOTE = """**{question}**
+
+A trial is one configuration, trained as many replicas (on other training sets and from other initial weights); its
+objective and all numbers below are means over them.
+
+| attribute | meaning |
+|---|---|
+| objective | on the validation set; replicas that diverged count with the worst value |
+| `outcome` | finished, diverged (some replicas did), infeasible or failed; `reason` says why |
+| `bias_sq`, `variance` | parts of the expected Brier score on the test set; without a known posterior `bias_sq` holds the noise |
+| `variance_resample`, `_init`, `_interaction` | variance due to the training set, to the seed, to both together |
+| `…_lo`, `…_hi` | ends of the 95 % interval |
+| `run_id` | the trial's run in MLflow |
+"""  # noqa: E501
+
+
+def _note_studies(uri: str) -> None:
+    """Explain the columns of the lab's studies in the dashboard, unless somebody has written a note of their own."""
+    import optuna
+    from optuna_dashboard import save_note
+
+    storage = optuna.storages.RDBStorage(uri.replace("{", "{{").replace("}", "}}"))
+    for name in optuna.get_all_study_names(storage):
+        study = optuna.load_study(storage=storage, study_name=name, sampler=optuna.samplers.RandomSampler())
+        question = study.user_attrs.get("question")
+        noted = any(key.startswith("dashboard:note") for key in storage.get_study_system_attrs(study._study_id))
+        if question is not None and not noted:
+            save_note(study, NOTE.format(question=question))
+    storage.engine.dispose()
+
+
 def _run_dashboard(uri: str, port: int) -> None:
     import socketserver
     import wsgiref.simple_server
 
     from optuna_dashboard import wsgi
 
+    _note_studies(uri)
     app = wsgi(uri)
     hosts = {f"{host}:{port}" for host in LOOPBACK}
+    origins = {None, *(f"http://{host}" for host in hosts)}
 
     def guarded(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        """Refuse other host names: a page elsewhere could point one of its own here (DNS rebinding)."""
-        if environ.get("HTTP_HOST") not in hosts:
+        """Refuse other host names and pages of other origins: neither DNS rebinding nor forged requests get in."""
+        if environ.get("HTTP_HOST") not in hosts or environ.get("HTTP_ORIGIN") not in origins:
             start_response("403 Forbidden", [("Content-Type", "text/plain")])
-            return [b"unknown host name\n"]
+            return [b"this page is for this machine only\n"]
         return app(environ, start_response)
 
     class Threaded(socketserver.ThreadingMixIn, wsgiref.simple_server.WSGIServer):

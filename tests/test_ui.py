@@ -47,6 +47,7 @@ def home(tmp_path_factory):
         storage = optuna.storages.RDBStorage(home.optuna_uri)
         for name in ("another", STUDY):
             study = optuna.create_study(storage=storage, study_name=name)
+            study.set_user_attr("question", "What is asked?")
             trial = study.ask({"width": optuna.distributions.IntDistribution(4, 256)})
             study.tell(trial.number, 0.5)
         storage.engine.dispose()
@@ -88,6 +89,16 @@ def fetch(address, data=None, headers=None):
     request = urllib.request.Request(address, body, {"Content-Type": "application/json"} | (headers or {}))
     with opener.open(request, timeout=20) as answer:
         return answer.read().decode()
+
+
+def refused(address, headers, data=None):
+    """Return whether a request is answered with 403."""
+    try:
+        fetch(address, data, headers)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code == 403
+    return False
 
 
 def processes_of(home):
@@ -141,15 +152,17 @@ def test_both_servers_show_the_study_and_stop_on_ctrl_c(home, ports):
         known = json.loads(fetch(f"http://{dashboard}/api/studies"))["study_summaries"]
         assert [s["study_name"] for s in known if s["study_id"] == number] == [STUDY]
 
-        for host in (f"10.evil.com:{mlflow[10:]}", f"evil.com:{dashboard[10:]}"):
-            for address in (
-                f"http://{mlflow}/ajax-api/2.0/mlflow/experiments/search",
-                f"http://{dashboard}/api/studies",
-            ):
-                with pytest.raises(urllib.error.HTTPError) as refused:
-                    fetch(address, headers={"Host": host})
-                refused.value.close()
-                assert refused.value.code == 403
+        assert known[0]["study_name"] and "What is asked?" in fetch(f"http://{dashboard}/api/studies/{number}")
+        searched = f"http://{mlflow}/ajax-api/2.0/mlflow/experiments/search?max_results=5"
+        listed = f"http://{dashboard}/api/studies"
+        for where, address in ((mlflow, searched), (dashboard, listed)):
+            port = where.rpartition(":")[2]
+            for host in (f"10.evil.com:{port}", f"evil.com:{port}", "evil.com", f"127.0.0.1.evil.com:{port}"):
+                assert refused(address, {"Host": host}), host
+            for origin in ("http://evil.com", f"http://evil.com:{port}", f"http://127.0.0.1.evil.com:{port}", "null"):
+                assert refused(address, {"Origin": origin}, data={}), (address, origin)
+            assert fetch(address, headers={"Host": f"localhost:{port}"})
+        assert fetch(listed, headers={"Origin": f"http://{dashboard}"})
 
         assert len(processes_of(home)) <= 5
         process.send_signal(signal.SIGINT)

@@ -2,12 +2,14 @@
 
 import contextlib
 import json
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import RandomSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -61,6 +63,9 @@ def open_study(
     directions = [StudyDirection.MINIMIZE] * (1 if isinstance(study.objective, str) else len(study.objective))
     if name not in optuna.get_all_study_names(database):
         stored = optuna.create_study(storage=database, study_name=name, sampler=sampler, directions=directions)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # and the dashboard calls it "Objective 0" otherwise
+            stored.set_metric_names([study.objective] if isinstance(study.objective, str) else list(study.objective))
     else:
         stored = optuna.load_study(storage=database, study_name=name, sampler=sampler)
     attrs = stored.user_attrs
