@@ -5,6 +5,7 @@ when `serve` ends, in whatever way, the pipe closes and the group ends. So no se
 kill -9.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -22,6 +23,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
+from lab import live
 from lab.errors import LabError, SpecError, StorageError
 from lab.history import VIEW, is_server, prepare_environment, remove_stray, tracking_uri
 from lab.spec import check_name
@@ -31,6 +33,7 @@ from lab.tracking import relocate
 if TYPE_CHECKING:
     from types import FrameType
 
+FIRST_LIVE = 8800  # where to look first for a free port for the live page
 LOOPBACK = ("127.0.0.1", "localhost")
 PATIENCE = 90.0  # seconds until a server has to answer; on a busy two-core machine the MLflow UI takes up to 20
 
@@ -98,7 +101,7 @@ def serve(
     ports: tuple[int, int] = (5000, 8080),
     open_browser: bool = False,
 ) -> int:
-    """Run the MLflow UI and the Optuna dashboard until Ctrl-C, and print where they are to stderr.
+    """Run the MLflow UI, the Optuna dashboard and a study's live page until Ctrl-C; print where they are to stderr.
 
     Args:
         study: Whose pages the addresses lead to; None for the overviews.
@@ -119,16 +122,19 @@ def serve(
         raise SpecError(f"--host {host}: the pages have no password, so they are served on 127.0.0.1 only")
     if study is not None:
         check_name(study, "study")
-    servers = _servers(home, ports)
+    servers, live_page = _servers(home, ports), contextlib.ExitStack()
     before = _on_sigterm(_raise_terminated)
     try:
         for server in servers:
             server.start()
         _wait(servers)
         pages = _pages(servers, study, home)
+        if study is not None:
+            port = _free_port(FIRST_LIVE, {server.port for server in servers})
+            pages.append(("live page", live_page.enter_context(live.serving(study, home, port))))
         for name, address in pages:
             print(f"{name:<17} {address}", file=sys.stderr)
-        print("Ctrl-C stops both.", file=sys.stderr, flush=True)
+        print("Ctrl-C stops all of them.", file=sys.stderr, flush=True)
         if open_browser:
             for _, address in pages:
                 webbrowser.open(address)
@@ -141,6 +147,7 @@ def serve(
         return 128 + signal.SIGTERM
     finally:
         _on_sigterm(signal.SIG_IGN)  # not interrupted while stopping
+        live_page.close()
         for server in servers:
             server.stop()
         remove_stray(home)

@@ -134,7 +134,7 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason=
 def test_both_servers_show_the_study_and_stop_on_ctrl_c(home, ports):
     files = {path for path in home.root.rglob("*") if path.is_file()}
     with serving(home, ports) as process:
-        mlflow_page, dashboard_page = addresses(process)
+        mlflow_page, dashboard_page, _ = addresses(process)
         mlflow, dashboard = (page.split("/")[2] for page in (mlflow_page, dashboard_page))
         assert (mlflow, dashboard) == tuple(f"127.0.0.1:{port}" for port in ports)
 

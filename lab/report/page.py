@@ -116,26 +116,26 @@ def render(loaded: History, tables: Tables) -> str:
 
 def assemble(context: dict[str, Any], sections: list[Section]) -> str:
     """Return a page of sections as text, with its style, its scripts and the policy that admits only them."""
-    style, boot, script, plotly = _style(), _text("boot.js"), _text("report.js"), _plotly()
+    sheet, boot, script, plotly = style(), template_text("boot.js"), template_text("report.js"), _plotly()
     return (
-        _environment()
+        environment()
         .get_template("page.html")
         .render(
             **context,
             sections=sections,
-            style=Markup(style),
+            style=Markup(sheet),
             boot=Markup(boot),
             script=Markup(script),
             plotly=Markup(plotly),
             exchange=script_json(json.dumps(exchange(), separators=(",", ":"))),
-            csp=_policy([boot, script, plotly], [style]),
+            csp=policy([boot, script, plotly], [sheet]),
             lab_version=__version__,
             plotly_version=PLOTLY_VERSION,
         )
     )
 
 
-def _policy(scripts: list[str], styles: list[str]) -> str:
+def policy(scripts: list[str], styles: list[str]) -> str:
     """Return a content security policy: these scripts and styles by their hashes, no address at all.
 
     plotly.js puts an empty style element in the page and fills it rule by rule, hence the hash of the empty text.
@@ -152,22 +152,29 @@ def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _text(name: str) -> str:
+def template_text(name: str) -> str:
+    """Return a file of the folder templates/."""
     return (resource_files("lab.report") / "templates" / name).read_text(encoding="utf-8")
 
 
 @cache
 def _plotly() -> str:
-    return _text(f"plotly-cartesian-{PLOTLY_VERSION}.min.js")
+    return template_text(f"plotly-cartesian-{PLOTLY_VERSION}.min.js")
 
 
 @cache
-def _style() -> str:
-    return _text("report.css") + css_colors()
+def style() -> str:
+    """Return the style sheet of all pages."""
+    return template_text("report.css") + css_colors()
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Return the templates; everything that is put into them is escaped."""
     return Environment(
-        loader=FunctionLoader(_text), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FunctionLoader(template_text),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )

@@ -203,7 +203,7 @@ def test_the_specification_can_be_downloaded_from_the_page(made):
 
 
 def test_the_figures_send_nothing_and_have_no_toolbar(made):
-    script = pages._text("report.js")
+    script = pages.template_text("report.js")
     for option in ("displayModeBar: false", "showSendToCloud: false", 'plotlyServerURL: ""'):
         assert option in script
 
@@ -224,7 +224,7 @@ def test_the_embedded_plotly_is_the_one_that_its_name_says_and_suits_the_install
 
     assert f"v{pages.PLOTLY_VERSION}" in pages._plotly()[:200]
     assert "</script" not in pages._plotly().lower()
-    assert "MIT License" in pages._text("plotly-LICENSE.txt")
+    assert "MIT License" in pages.template_text("plotly-LICENSE.txt")
     # plotly.py 7 writes for plotly.js 4, plotly.py 6 for plotly.js 3 (whose figures version 4 reads too)
     assert {6: 3, 7: 4}[int(plotly.__version__.split(".")[0])] <= int(pages.PLOTLY_VERSION.split(".")[0])
 

@@ -1,0 +1,175 @@
+"""The live page: it follows a study, serves the report so far, and answers this machine only."""
+
+import contextlib
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+
+from lab import live, search
+from lab.errors import StorageError
+from lab.live import Watch, serving
+from lab.storage import Home
+from lab.tracking import Tracker
+from tests import builders
+from tests.report.conftest import browser  # noqa: F401 - a fixture
+
+STUDY = "capacity_sweep"
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("outcomes")
+    return builders.write_study(folder, n_explore=4)
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch, outcomes):
+    """A study as it runs: `publish(n)` makes n trials known, to the run history and to the status."""
+    home, done = Home(tmp_path), []
+    tracker = Tracker.open(STUDY, home=home, question="?")
+
+    def publish(n):
+        for outcome in outcomes[len(done) : n]:
+            tracker.publish(outcome)
+            done.append(outcome)
+
+    def status(home, name):
+        counts = {"finished": len(done), "diverged": 0, "infeasible": 0, "failed": 0}
+        return [{"study": name, "question": "Does <it> work?", "n_planned": 4, "counts": counts, "n_unfinished": 1,
+                 "in_use": len(done) < 4, "runs": [str(path) for path in done], "n_spooled": 0}]  # fmt: skip
+
+    monkeypatch.setattr(search, "status", status)
+    monkeypatch.setattr(live, "REPORT_EVERY", 0.0)
+    yield home, publish
+    tracker.close()
+
+
+def get(address, **headers):
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(urllib.request.Request(address, headers=headers), timeout=10) as answer:
+        return answer.read().decode(), answer.headers
+
+
+def text_of(watch, path="/"):
+    return watch.page(path)[1].decode()
+
+
+def test_it_begins_before_the_first_trial_and_follows_the_study(project):
+    home, publish = project
+    watch = Watch(STUDY, home)
+    watch.look()
+    assert "0 of 4" in text_of(watch) and "No trial has been measured yet" in text_of(watch)
+    assert watch.page("/report.html") is None
+    publish(2)
+    watch.look()
+    page = text_of(watch)
+    assert "2 of 4: 2 finished" in page and "running" in page and "Best so far: trial" in page
+    assert "Does &lt;it&gt; work?" in page and page.count("<polyline") >= 3
+    first = text_of(watch, "/report.html")
+    assert "2 of 4 trials are done" in first
+    assert text_of(watch, f"/{STUDY}/trials.csv").count("\n") == 3
+    publish(4)
+    watch._next_report = 0.0
+    watch.look()
+    assert "finished" in text_of(watch) and text_of(watch, "/report.html") != first
+
+
+def test_the_report_is_not_made_again_before_it_is_time_nor_without_news(project, monkeypatch):
+    home, publish = project
+    made = []
+    watch = Watch(STUDY, home)
+    monkeypatch.setattr(watch, "_report", lambda loaded: made.append(len(loaded.trials)))
+    publish(1)
+    watch.look()
+    watch.look()
+    assert made == [1]
+    watch._next_report = time.monotonic() + 100
+    publish(2)
+    watch.look()
+    assert made == [1] and "1 of 4" not in text_of(watch)
+    watch._next_report = 0.0
+    watch.look()
+    assert made == [1, 2]
+
+
+@pytest.fixture
+def port():
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def when(condition, seconds=15.0):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError):
+            if condition():
+                return True
+        time.sleep(0.05)
+    return False
+
+
+def test_it_answers_this_machine_under_its_own_name_only_and_knows_no_other_page(project, port):
+    home, publish = project
+    publish(2)
+    with serving(STUDY, home, port) as address:
+        assert when(lambda: "2 of 4" in get(address)[0])
+        page, headers = get(address)
+        assert headers["Cache-Control"] == "no-store" and "default-src 'none'" in page
+        for path, host, code in (("", "evil.example", 403), ("../mlruns/mlflow.db", f"127.0.0.1:{port}", 404)):
+            with pytest.raises(urllib.error.HTTPError) as caught:
+                get(address + path, Host=host)
+            caught.value.close()
+            assert caught.value.code == code
+    with pytest.raises(OSError):
+        get(address)
+
+
+def test_an_error_of_the_study_stands_on_the_page_and_passes(project, port, monkeypatch):
+    home, _ = project
+    whole = search.status
+
+    def broken(home, name):
+        raise StorageError("the database is locked")
+
+    monkeypatch.setattr(search, "status", broken)
+    monkeypatch.setattr(live, "LOOK_EVERY", 0.1)
+    with serving(STUDY, home, port) as address:
+
+        def said():
+            try:
+                return get(address)[0]
+            except urllib.error.HTTPError as error:
+                with error:
+                    return error.read().decode()
+
+        assert when(lambda: "the database is locked" in said())
+        monkeypatch.setattr(search, "status", whole)
+        assert when(lambda: "0 of 4" in said())
+
+
+@pytest.mark.browser
+def test_in_a_browser_the_page_renews_itself_without_a_reload(project, port, browser, monkeypatch):  # noqa: F811
+    home, publish = project
+    monkeypatch.setattr(live, "LOOK_EVERY", 0.2)
+    publish(2)
+    with serving(STUDY, home, port) as address:
+        assert when(lambda: "2 of 4" in get(address)[0])
+        page = browser.new_page(viewport={"width": 390, "height": 800})
+        errors = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda message: errors.append(message.text))
+        page.goto(address)
+        page.evaluate("window.stays = true")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        publish(4)
+        assert when(lambda: "4 of 4" in page.inner_text("main"), 30)
+        assert page.evaluate("window.stays") is True
+        page.click("text=Report so far")
+        assert page.locator("#verdict").count() == 1
+        page.close()
+        assert errors == []
