@@ -119,7 +119,7 @@ def test_it_answers_this_machine_under_its_own_name_only_and_knows_no_other_page
     with serving(STUDY, home, port) as address:
         assert when(lambda: "2 of 4" in get(address)[0])
         page, headers = get(address)
-        assert headers["Cache-Control"] == "no-store" and "default-src 'none'" in page
+        assert headers["Cache-Control"] == "no-store" and "default-src &#39;none&#39;" in page
         for path, host, code in (("", "evil.example", 403), ("../mlruns/mlflow.db", f"127.0.0.1:{port}", 404)):
             with pytest.raises(urllib.error.HTTPError) as caught:
                 get(address + path, Host=host)
