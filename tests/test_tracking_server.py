@@ -1,0 +1,108 @@
+"""A real tracking server, started, killed and restarted while studies run: nothing is lost, nothing is sent twice."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+
+from tests.servers import TrackingServer
+from tests.test_study import ROOT, TOY, command
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    server = TrackingServer(tmp_path_factory.mktemp("server"))
+    yield server
+    if server.process is not None:
+        server.kill()
+
+
+@pytest.fixture
+def project(tmp_path, server, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    (tmp_path / "studies").mkdir()
+    for name in ("away", "midway"):
+        (tmp_path / "studies" / f"{name}.py").write_text(TOY)
+    return tmp_path
+
+
+def runs(server, study):
+    """Return key → status of a study's runs on the server, asked over its own interface; no key may come twice."""
+
+    def ask(path, data):
+        request = urllib.request.Request(
+            f"{server.uri}/api/2.0/mlflow/{path}", json.dumps(data).encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=20) as answer:
+            return json.loads(answer.read())
+
+    experiments = ask("experiments/search", {"max_results": 100}).get("experiments", [])
+    number = [e["experiment_id"] for e in experiments if e["name"] == study]
+    found = ask("runs/search", {"experiment_ids": number, "max_results": 1000}).get("runs", []) if number else []
+    tags = [{tag["key"]: tag["value"] for tag in run["data"]["tags"]} for run in found]
+    found = [run for run, tag in zip(found, tags, strict=True) if "key" in tag]  # the report's own run has none
+    keys = [tag["key"] for tag in tags if "key" in tag]
+    assert len(keys) == len(set(keys)), keys
+    return {key: run["info"]["status"] for key, run in zip(keys, found, strict=True)}
+
+
+def whole(n_explore=6):
+    """Return whether a study's runs are all there and none is left half sent."""
+
+    def check(found):
+        phases = [key.rpartition("-")[0] for key in found]
+        counts = {phase: phases.count(phase) for phase in set(phases)}
+        assert counts == {"explore": n_explore, "confirm": 1, "learning_curve": 1}
+        assert set(found.values()) == {"FINISHED"}
+
+    return check
+
+
+def test_a_server_that_is_away_from_the_start_and_then_killed_in_the_middle(server, project):
+    # away: the study is done all the same, what it measured waits
+    answer = command("run", "away", "--workers", "1", cwd=project)
+    assert answer.returncode == 5, answer.stderr
+    assert "8 trials of away are measured, but not published" in answer.stderr
+    assert "python -m lab.study publish away" in answer.stderr
+    assert len(list((project / "mlruns" / "spool" / "away").iterdir())) == 8
+
+    # there: publish sends exactly what is missing, and a second time nothing
+    server.start()
+    answer = command("publish", "away", "--json", cwd=project)
+    assert answer.returncode == 0, answer.stderr
+    assert len(json.loads(answer.stdout)["sent"]) == 8
+    whole()(runs(server, "away"))
+    answer = command("publish", "away", "--json", cwd=project)
+    assert json.loads(answer.stdout)["sent"] == []
+    whole()(runs(server, "away"))
+
+    # killed in the middle of another study: it goes on to its end
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lab.study", "run", "midway", "--workers", "1"],
+        cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "LAB_FAKE_SECONDS": "1.0"},
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while "FINISHED" not in runs(server, "midway").values():
+        assert time.monotonic() < deadline and process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    server.kill()
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 5, said
+    assert "are measured, but not published" in said
+
+    # back: the rest is sent, the run that was cut short is completed, and the report is built from the server
+    server.start()
+    assert set(runs(server, "midway").values()) <= {"FINISHED", "RUNNING"}
+    answer = command("run", "midway", cwd=project)
+    assert answer.returncode == 0, answer.stderr
+    whole()(runs(server, "midway"))
+    assert (project / "reports" / "midway.html").stat().st_size > 10_000
+    assert list((project / "mlruns" / "spool" / "midway").iterdir()) == []
+    assert not (project / "mlruns" / "mlflow.db").exists()
