@@ -21,7 +21,7 @@ from lab.errors import SpecError
 
 NAMES = (
     "ask", "asked", "suggest", "submit",  # the coordinator hands out a trial
-    "epoch",  # a worker trains it
+    "epoch", "checkpoint.write", "checkpoint.rename",  # a worker trains it
     "spool.write", "spool.rename", "spool.renamed",  # and hands its outcome over
     "publish", "publish.run", "publish.metrics", "publish.artifact", "publish.end", "published",  # to MLflow
     "tell", "tell.attr", "told", "spool.remove", "spool.removed",  # to Optuna; settled

@@ -57,6 +57,7 @@ class Trained:
     validation: dict[str, Any] | None  # at the end
     probabilities_DINC: np.ndarray  # on the test set, at the end
     shifted: Mapping[str, dict[str, Any] | None] = field(default_factory=dict)  # the same under attack …
+    seconds: float = math.nan  # of training, over all attempts that went on from another
 
 
 def results(task: "Task", dataset: "Dataset", trained: Trained, *, seconds: float) -> dict[str, bytes]:

@@ -7,6 +7,7 @@ from workers to the coordinator through lab.spool.
 import contextlib
 import os
 import re
+import shutil
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -97,6 +98,11 @@ class Home:
         """Return the folder of one outcome in the spool."""
         check_name(key, "outcome")
         return inside(self.spool_of(study), key)
+
+    def checkpoints_of(self, study: str, key: str | None = None) -> Path:
+        """Return the folder of a study's checkpoints, or of one trial's."""
+        folder = inside(self.mlruns / "checkpoints", check_name(study, "study"))
+        return folder if key is None else inside(folder, check_name(key, "outcome"))
 
     def report_of(self, study: str) -> Path:
         """Return the page of a study."""
@@ -271,6 +277,11 @@ def write_synced(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def forget(folder: Path) -> None:
+    """Remove a folder that is not needed any more. What cannot be removed now, the next run removes."""
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def temporary_of(path: Path) -> Path:

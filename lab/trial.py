@@ -2,29 +2,26 @@
 
 Runs in a worker (or in the coordinator, engine "inline") and knows neither Optuna nor MLflow. `lab.outcome` builds the
 files.
-
-Legend: D resamples, I initialisations, R = D·I replicas (replica r = d·I + i), N points, C classes.
 """
 
 import functools
-import math
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from lab import failpoints, outcome, spool
+from lab import failpoints, outcome, spool, storage
+from lab.course import checkpoints, decomposed, taken_up
 from lab.errors import DataError, LabError, SpecError
 from lab.knobs import TrialConfig
-from lab.outcome import Snapshot, Trained
+from lab.outcome import Trained
 from lab.storage import Home
 from lab.task import Task
 
 if TYPE_CHECKING:
-    from lab.data.datasets import Dataset, Pool
+    from lab.data.datasets import Dataset
 
 
 def load_dataset(spec: Mapping[str, Any], *, data_dir: str | None = None, study_file: str | None = None) -> "Dataset":
@@ -83,9 +80,9 @@ def evaluate(task: Task, home: Home, *, tick: Callable[[], None] | None = None) 
     files = {"environment.json": outcome.as_json(outcome.environment(task.device))}
     status, reason, n_parameters = "finished", None, None
     try:
-        trained = _train(task, dataset, tick)
+        trained = _train(task, dataset, home, tick)
         n_parameters = trained.n_parameters
-        files |= outcome.results(task, dataset, trained, seconds=time.time() - started)
+        files |= outcome.results(task, dataset, trained, seconds=trained.seconds)
         status = "diverged" if trained.snapshots[-1].diverged_R.any() else "finished"
     except _Infeasible as error:
         status, reason = "infeasible", str(error)
@@ -95,10 +92,12 @@ def evaluate(task: Task, home: Home, *, tick: Callable[[], None] | None = None) 
         status, reason = "failed", f"{type(error).__name__}: {_one_line(error)}"
         files["error.txt"] = traceback.format_exc().encode()
     files["config.json"] = outcome.as_json(outcome.request(task, dataset, n_parameters))
-    return spool.write_outcome(
+    directory = spool.write_outcome(
         home, task.study, task.phase, task.number, files,
         status=status, reason=reason, attempt=task.attempt, started=started, finished=time.time(),
     )  # fmt: skip
+    storage.forget(home.checkpoints_of(task.study, task.key))
+    return directory
 
 
 def write_failure(task: Task, home: Home, reason: str) -> Path:
@@ -115,6 +114,10 @@ def write_failure(task: Task, home: Home, reason: str) -> Path:
     )  # fmt: skip
 
 
+def _note(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
@@ -123,16 +126,19 @@ class _Infeasible(Exception):
     """The configuration cannot be built."""
 
 
-def _train(task: Task, dataset: "Dataset", tick: Callable[[], None] | None) -> Trained:
+def _train(task: Task, dataset: "Dataset", home: Home, tick: Callable[[], None] | None) -> Trained:
     from lab import training
 
     config = TrialConfig.from_dict(task.config)
+    kept = checkpoints(task, dataset, home, _note)
+    course, resume = taken_up(kept)
     try:
         n_parameters = training.count_parameters(config, dataset.image_shape, dataset.n_classes)
         steps: Iterator[Any] = iter(
             training.fit(
                 config, dataset, task.replication, seed=task.spec["seed"], first_resample=task.first_resample,
                 first_init=task.first_init, n_evaluations=task.spec["n_evaluations"], device=task.device,
+                resume=resume, on_epoch=lambda state: kept.offer(lambda: course.state(state())),
             )
         )  # fmt: skip
         step = next(steps)  # once that works, an error is a failure, not an infeasible choice
@@ -142,11 +148,8 @@ def _train(task: Task, dataset: "Dataset", tick: Callable[[], None] | None) -> T
         raise
     except ValueError as error:
         raise _Infeasible(_one_line(error)) from error
-    snapshots, decompositions = [], []
     while True:
-        scores = {k: np.array(v) for k, v in step.metrics.items()}
-        snapshots.append(Snapshot(step.epoch, scores, np.array(step.diverged_R), step.signals))
-        decompositions.append(_decompose(step.probabilities_test_DINC, dataset.test, step.diverged_R))
+        course.add(step, dataset.test)
         failpoints.hit("epoch")
         if tick is not None:
             tick()
@@ -154,30 +157,12 @@ def _train(task: Task, dataset: "Dataset", tick: Callable[[], None] | None) -> T
         if following is None:
             break
         step = following
-    validation = _decompose(step.probabilities_val_DINC, dataset.validation, step.diverged_R)
+    validation = decomposed(step.probabilities_val_DINC, dataset.validation, step.diverged_R)
     shifted = {
-        condition: _decompose(probabilities_DINC, dataset.test, step.diverged_R)
+        condition: decomposed(probabilities_DINC, dataset.test, step.diverged_R)
         for condition, probabilities_DINC in step.probabilities_shifted.items()
     }
-    return Trained(n_parameters, snapshots, decompositions, validation, step.probabilities_test_DINC, shifted)
-
-
-def _decompose(probabilities_DINC: np.ndarray, points: "Pool", diverged_R: np.ndarray) -> dict[str, Any] | None:
-    """Return the decomposition over the replicas that did not diverge, None if there is none.
-
-    Terms that the replicas that are left cannot tell apart are None, as JSON has no NaN.
-    """
-    from lab.analysis.decomposition import decompose
-
-    gone_DI = np.asarray(diverged_R).reshape(probabilities_DINC.shape[:2])
-    if gone_DI.all():
-        return None
-    # whoever is NaN throughout is left out
-    kept_DINC = np.where(gone_DI[:, :, None, None], np.float32(np.nan), probabilities_DINC)
-    known: dict[str, Any] = {"posterior_NC": points.posterior, "level": outcome.LEVEL}
-    if len(kept_DINC) == 1:  # scheme "seeds": all of the variance that shows is that from the seed
-        parts = decompose(kept_DINC[0], points.labels, design="independent", **known).to_dict()
-        parts |= {f"variance_init{end}": parts[f"variance{end}"] for end in ("", "_lo", "_hi")}
-    else:
-        parts = decompose(kept_DINC, points.labels, **known).to_dict()
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in parts.items()}
+    return Trained(
+        n_parameters, course.snapshots, course.decompositions, validation, step.probabilities_test_DINC, shifted,
+        course.seconds(),
+    )  # fmt: skip

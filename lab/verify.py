@@ -23,6 +23,7 @@ from lab.errors import StorageError
 from lab.search import Record
 from lab.spool import MANIFEST
 from lab.storage import Home
+from lab.training.checkpoint import damage as checkpoint_damage
 
 Run = Any  # of mlflow.entities, which only the owners of mlflow import
 
@@ -59,6 +60,7 @@ def verify(study: str, *, home: Home) -> Found:
         for key, run in runs.items():
             _run(key, run, artifacts, records.get(key), spec, found)
         waiting = _spool(study, home, found)
+        _checkpoints(study, home, found)
         _search_state(records, set(runs), waiting, found)
     return found
 
@@ -170,6 +172,14 @@ def _spool(study: str, home: Home, found: Found) -> set[str]:
     if whole:
         found.notes.append(f"{len(whole)} outcomes wait in {home.spool_of(study)}: send them with `publish`, or `run`")
     return whole
+
+
+def _checkpoints(study: str, home: Home, found: Found) -> None:
+    folder = home.checkpoints_of(study)
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        n_files, lines = checkpoint_damage(path)
+        found.n_files += n_files
+        found.damage += lines
 
 
 def _search_state(records: dict[str, Record], published: set[str], waiting: set[str], found: Found) -> None:

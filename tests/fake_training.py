@@ -11,7 +11,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,8 @@ def fit(
     first_init: int = 0,
     n_evaluations: int = 20,
     device: str = "cpu",
+    resume: Mapping[str, Any] | None = None,
+    on_epoch: Callable[[Callable[[], dict[str, Any]]], None] | None = None,
 ) -> Iterator[Evaluation]:
     """Yield evaluations; the lower |log(learning_rate / 0.01)|, the better. Knobs that make trouble:
 
@@ -77,6 +79,7 @@ def fit(
     momentum 0.25 all of them. LAB_FAKE_SECONDS is how long a training takes, LAB_FAKE_PIDS a folder where each process
     that trains leaves its pid; if there is a file LAB_FAKE_KILL, the process that trains removes it and kills itself.
     """
+    n_before = 0 if resume is None else int(resume["n_yielded"])
     if config.batch_size == 13:
         raise ValueError("batch_size 13 cannot be built")
     words = json.dumps(asdict(config), sort_keys=True).encode()
@@ -87,8 +90,9 @@ def fit(
     share = {0.5: 0.5, 0.25: 1.0}.get(config.momentum, 0.0)
     diverged_R[n_replicas - round(share * n_replicas) :] = True
     skill = 2.0 / (1.0 + abs(math.log(config.learning_rate / 0.01)))
-    for epoch in (0, config.epochs):
-        _trouble(config, epoch)
+    for k, epoch in enumerate((0, config.epochs)):
+        if k >= n_before:
+            _trouble(config, epoch)
         gone_R = diverged_R & (epoch > 0)
         metrics: dict[str, np.ndarray] = {}
         probabilities: dict[str, np.ndarray] = {}
@@ -105,7 +109,16 @@ def fit(
             metrics[f"{split}_loss"] = -np.log(right_RN).mean(axis=1)
             shape = (replication.n_resamples, replication.n_inits, len(labels_N), N_CLASSES)
             probabilities[split] = p_RNC.reshape(shape).astype(np.float32)
-        yield Evaluation(epoch, metrics, probabilities["test"], probabilities["val"], gone_R)
+        if on_epoch is not None:
+            on_epoch(lambda k=k: _state(k))  # type: ignore[misc]
+        if k >= n_before:
+            yield Evaluation(epoch, metrics, probabilities["test"], probabilities["val"], gone_R)
+
+
+def _state(n_yielded: int) -> dict[str, Any]:
+    import torch
+
+    return {"n_yielded": torch.tensor(n_yielded)}
 
 
 def _trouble(config: TrialConfig, epoch: int) -> None:

@@ -44,9 +44,12 @@ def faked(monkeypatch):
 
 
 def a_task(number=0, **knobs):
-    config = asdict(STUDY.config({name: value for name, value in knobs.items() if name in asdict(STUDY.config({}))}))
+    """Return a task; what is no knob is trouble that tests.fake_worker makes."""
+    names = asdict(STUDY.config({}))
+    config = asdict(STUDY.config({name: value for name, value in knobs.items() if name in names}))
     spec = json.loads(json.dumps(STUDY.to_dict()))
-    return Task(study="toy", spec=spec, phase="explore", number=number, config=config | knobs)
+    spec["trouble"] = {name: value for name, value in knobs.items() if name not in names}
+    return Task(study="toy", spec=spec, phase="explore", number=number, config=config)
 
 
 def alive(pid):

@@ -18,7 +18,7 @@ from lab.search import ledger
 from lab.search.publisher import Publisher
 from lab.spec import Study
 from lab.spool import Outcome
-from lab.storage import Home
+from lab.storage import Home, forget
 
 # what the Optuna dashboard shows of a trial beside its objective; each costs the coordinator about 4 ms
 MEASURED = (
@@ -62,6 +62,11 @@ class Results:
         for directory in spool.pending(home, self.stored.study_name):
             if directory not in self._waiting:  # brought late, by a worker that outlived its coordinator
                 spool.remove_outcome(directory)
+        asked, told = keys_of(self.stored.get_trials(deepcopy=False))
+        folder = home.checkpoints_of(self.stored.study_name)
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if path.name not in asked - told:
+                forget(path)
         return len(self._waiting)
 
     def settled(self) -> set[str]:

@@ -1,0 +1,118 @@
+"""The course of a trial: what its evaluations have given so far, and how a checkpoint keeps it.
+
+Legend: D resamples, I initialisations, R = D·I replicas (replica r = d·I + i), N points, C classes.
+"""
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lab import outcome
+from lab.outcome import Snapshot
+from lab.storage import Home
+from lab.task import Task
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lab.data.datasets import Dataset, Pool
+    from lab.training.checkpoint import Checkpoints
+
+
+@dataclass
+class Course:
+    """The snapshots of a trial, and the decomposition on the test set at each of them; None: no replica is left."""
+
+    snapshots: list[Snapshot] = field(default_factory=list)
+    decompositions: list[dict[str, Any] | None] = field(default_factory=list)
+    began: float = field(default_factory=time.time)
+
+    def add(self, step: Any, points: "Pool") -> None:
+        """Note an evaluation (lab.training.scores.Evaluation) and decompose its errors on the test set."""
+        scores = {name: np.array(values) for name, values in step.metrics.items()}
+        self.snapshots.append(Snapshot(step.epoch, scores, np.array(step.diverged_R), step.signals))
+        self.decompositions.append(decomposed(step.probabilities_test_DINC, points, step.diverged_R))
+
+    def seconds(self) -> float:
+        """Return how long the trial has been trained, earlier attempts included that this one goes on from."""
+        return time.time() - self.began
+
+    def state(self, training: "Mapping[str, Tensor]") -> "tuple[dict[str, Tensor], dict[str, Any]]":
+        """Return what a checkpoint keeps, tensors and JSON values, given the state of the training (see `fit`)."""
+        import torch
+
+        tensors = {f"training.{name}": tensor for name, tensor in training.items()}
+        for k, snapshot in enumerate(self.snapshots):
+            kinds = {"metrics": snapshot.metrics, "signals": snapshot.signals, "diverged": {"R": snapshot.diverged_R}}
+            for kind, arrays in kinds.items():
+                for name, values in arrays.items():
+                    tensors[f"course.{k}.{kind}.{name}"] = torch.from_numpy(np.ascontiguousarray(values))
+        epochs = [snapshot.epoch for snapshot in self.snapshots]
+        return tensors, {"epochs": epochs, "decompositions": self.decompositions, "seconds": self.seconds()}
+
+
+def taken_up(kept: "Checkpoints") -> "tuple[Course, dict[str, Tensor] | None]":
+    """Return the course of a trial and the state that its training goes on from: what `Course.state` wrote last."""
+    found = kept.load()
+    if found is None:
+        return Course(), None
+    kinds: list[dict[str, dict[str, np.ndarray]]] = [
+        {"metrics": {}, "signals": {}, "diverged": {}} for _ in found.record["epochs"]
+    ]
+    resume = {}
+    for name, tensor in found.tensors.items():
+        where, _, rest = name.partition(".")
+        if where == "training":
+            resume[rest] = tensor
+        else:
+            k, kind, rest = rest.split(".", 2)
+            kinds[int(k)][kind][rest] = tensor.numpy().copy()
+    snapshots = [
+        Snapshot(epoch, kind["metrics"], kind["diverged"]["R"], kind["signals"])
+        for epoch, kind in zip(found.record["epochs"], kinds, strict=True)
+    ]
+    began = time.time() - found.record["seconds"]
+    return Course(snapshots, list(found.record["decompositions"]), began), resume
+
+
+def checkpoints(task: Task, dataset: "Dataset", home: Home, note: Callable[[str], None]) -> "Checkpoints":
+    """Return where a trial's checkpoints are kept, bound to all that its training depends on."""
+    import torch
+
+    import lab
+    from lab.training.checkpoint import Checkpoints
+
+    identity = {
+        "config": dict(task.config), "replication": dataclasses.asdict(task.replication), "seed": task.spec["seed"],
+        "n_evaluations": task.spec["n_evaluations"], "first_resample": task.first_resample,
+        "first_init": task.first_init, "device": task.device, "data": dataset.digest, "lab": lab.__version__,
+        "torch": str(torch.__version__), "n_threads": torch.get_num_threads(),
+    }  # fmt: skip
+    return Checkpoints(home.checkpoints_of(task.study, task.key), json.loads(json.dumps(identity)), note)
+
+
+def decomposed(probabilities_DINC: np.ndarray, points: "Pool", diverged_R: np.ndarray) -> dict[str, Any] | None:
+    """Return the decomposition over the replicas that did not diverge, None if there is none.
+
+    Terms that the replicas that are left cannot tell apart are None, as JSON has no NaN.
+    """
+    from lab.analysis.decomposition import decompose
+
+    gone_DI = np.asarray(diverged_R).reshape(probabilities_DINC.shape[:2])
+    if gone_DI.all():
+        return None
+    # whoever is NaN throughout is left out
+    kept_DINC = np.where(gone_DI[:, :, None, None], np.float32(np.nan), probabilities_DINC)
+    known: dict[str, Any] = {"posterior_NC": points.posterior, "level": outcome.LEVEL}
+    if len(kept_DINC) == 1:  # scheme "seeds": all of the variance that shows is that from the seed
+        parts = decompose(kept_DINC[0], points.labels, design="independent", **known).to_dict()
+        parts |= {f"variance_init{end}": parts[f"variance{end}"] for end in ("", "_lo", "_hi")}
+    else:
+        parts = decompose(kept_DINC, points.labels, **known).to_dict()
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in parts.items()}
