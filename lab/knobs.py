@@ -26,6 +26,7 @@ INIT_SCHEMES = (
 )  # fmt: skip
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SAMPLINGS = ("none", "oversample", "undersample", "smote")
+PRECISIONS = ("float32", "tf32", "bf16")
 SCHEDULES = ("constant", "cosine", "step", "one_cycle")
 LOSSES = ("cross_entropy", "brier", "focal")
 CLASS_WEIGHTS = ("none", "balanced")
@@ -84,6 +85,7 @@ class TrialConfig:
     attack_epsilon: float = _number(0.0, 0.0, 1.0)  # the same, of the attack that the test images are put to; 0: none
     batch_size: int = _number(32, 1, 65536)
     epochs: int = _number(60, 1, 100_000)
+    precision: str = _option("float32", PRECISIONS)  # of products; see lab.training.precision
     n_train: int = _number(150, 1, 10_000_000)
     flip: float = _number(0.0, 0.0, 1.0)  # augmentation: share of the images with left and right exchanged
     shift: float = _number(0.0, 0.0, 0.5)  # largest shift in each direction, as a share of the shorter side

@@ -21,6 +21,7 @@ from lab.training.evaluation import Measured, evaluate, evaluation_epochs
 from lab.training.job import Job, shape_of
 from lab.training.members import Members, enlist
 from lab.training.moment import Moment
+from lab.training.precision import arithmetic
 from lab.training.scores import Evaluation, Scores
 from lab.training.sets import TrainingSets
 
@@ -126,7 +127,9 @@ def fit_many(
             continue
         k = 0
         while k < len(crews):
-            if _trained_to(epoch, crews[k], sets, dataset, scores, note, is_watched=epoch in watched):
+            with arithmetic(config.precision, target):
+                fits = _trained_to(epoch, crews[k], sets, dataset, scores, note, is_watched=epoch in watched)
+            if fits:
                 k += 1
             else:
                 crews[k : k + 1] = _halved(crews[k], on_event)
