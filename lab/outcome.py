@@ -66,7 +66,7 @@ def results(task: "Task", dataset: "Dataset", trained: Trained, *, seconds: floa
         "curves.parquet": curves(task, trained),
         "decomposition.json": as_json(decomposition(trained)),
         "predictions.npz": predictions(dataset, trained),
-        "metrics.json": as_json(metrics(task, trained, seconds)),
+        "metrics.json": as_json(metrics(task, dataset, trained, seconds)),
     }
     if any(step.signals for step in trained.snapshots):
         files["signals.parquet"] = signals(trained)
@@ -236,8 +236,9 @@ def examples(dataset: "Dataset", trained: Trained) -> bytes | None:
     return sink.getvalue()
 
 
-def metrics(task: "Task", trained: Trained, seconds: float) -> dict[str, Any]:
+def metrics(task: "Task", dataset: "Dataset", trained: Trained, seconds: float) -> dict[str, Any]:
     """Return the numbers that are tracked: at the end ("final") and at each evaluation ("epochs")."""
+    from lab.analysis import trial_scores
     from lab.analysis.signals import summary
 
     epochs = []
@@ -252,6 +253,7 @@ def metrics(task: "Task", trained: Trained, seconds: float) -> dict[str, Any]:
                 final[f"val_{score}{end}"] = trained.validation[score + end]
     for condition, parts in trained.shifted.items():
         final |= {f"{condition}_{name}": value for name, value in _parts(parts, every_interval=True).items()}
+    final |= trial_scores.scores(trained.probabilities_DINC, dataset.test.labels, last.diverged_R, level=LEVEL)
     watched = [step.signals for step in trained.snapshots if step.signals]
     if watched:
         final |= summary(watched[0], watched[-1])

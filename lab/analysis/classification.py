@@ -9,7 +9,7 @@ the test points of the mean over replicas). The two variances are added; the rep
 enters both, so the sum errs on the wide side.
 
 Conventions: precision of a class that a replica never predicts is 0 (scikit-learn's zero_division=0), and so is its
-F1. A class without a test point has no recall, precision or F1 (NaN), and does not enter macro F1.
+F1. A class without a test point has no recall, precision or F1 (NaN), and does not enter their means over classes.
 """
 
 import math
@@ -29,7 +29,11 @@ PER_CLASS = [
     "f1", "f1_lo", "f1_hi", "support", "n_replicas", "n_diverged",
 ]  # fmt: skip
 SUMMARY = ["metric", "value", "lo", "hi", "n_replicas", "n_diverged", "covers"]
-_RANGES = {"accuracy": 1.0, "macro_f1": 1.0, "log_loss": math.inf, "brier": 2.0, "ece": 1.0}
+_RANGES = {
+    "accuracy": 1.0, "balanced_accuracy": 1.0, "macro_precision": 1.0, "macro_f1": 1.0, "log_loss": math.inf,
+    "brier": 2.0, "ece": 1.0,
+}  # fmt: skip
+_MACRO = {"balanced_accuracy": "recall", "macro_precision": "precision", "macro_f1": "f1"}
 
 
 @dataclass(frozen=True)
@@ -133,13 +137,14 @@ def per_class(
 
 def _scores(replicas: Replicas) -> dict[str, np.ndarray]:
     """Return precision, recall and F1, each (R, C)."""
-    every = np.arange(replicas.n_classes)
-    values = [
-        metrics.precision_recall_fscore_support(replicas.labels_N, predicted_N, labels=every, zero_division=0.0)[:3]
-        for predicted_N in replicas.predicted_RN
-    ]
-    stacked = np.array(values, dtype=np.float64).reshape(len(values), 3, replicas.n_classes)
-    return {"precision": stacked[:, 0], "recall": stacked[:, 1], "f1": stacked[:, 2]}
+    n_replicas, n_classes = len(replicas.predicted_RN), replicas.n_classes
+    cell_RN = (np.arange(n_replicas)[:, None] * n_classes + replicas.labels_N) * n_classes + replicas.predicted_RN
+    counts = np.bincount(cell_RN.ravel(), minlength=n_replicas * n_classes**2)
+    counts_RCC = counts.reshape(n_replicas, n_classes, n_classes).astype(np.float64)
+    hit_RC = np.einsum("rcc->rc", counts_RCC)
+    said_RC, true_RC = counts_RCC.sum(axis=1), counts_RCC.sum(axis=2)
+    shares = {"precision": (hit_RC, said_RC), "recall": (hit_RC, true_RC), "f1": (2 * hit_RC, said_RC + true_RC)}
+    return {name: np.divide(a, b, out=np.zeros_like(a), where=b > 0) for name, (a, b) in shares.items()}
 
 
 def _influences(replicas: Replicas, c: int) -> dict[str, np.ndarray]:
@@ -190,8 +195,9 @@ def interval_of(
 def summary(
     probabilities_DINC: np.ndarray, labels_N: np.ndarray, n_classes: int | None = None, *, level: float = 0.95
 ) -> pd.DataFrame:
-    """Return accuracy, macro F1, log loss, Brier score (summed over classes, 0…2) and expected calibration error.
+    """Return accuracy, macro scores, log loss, Brier score (summed over classes, 0…2) and expected calibration error.
 
+    Balanced accuracy is the mean recall of the classes that have test points, and so is macro recall.
     The calibration error takes the confidence of the predicted class in 15 bins of equal width (Guo et al. 2017). It
     is a sum of absolute values, hence too large on average with few test points.
 
@@ -227,8 +233,9 @@ def _summary_scores(replicas: Replicas) -> dict[str, tuple[np.ndarray, np.ndarra
     result = {name: (x.mean(axis=1), (x - x.mean(axis=1, keepdims=True)).mean(axis=0) / n_test)
               for name, x in losses.items()}  # fmt: skip
     present = np.unique(labels_N)
-    f1_R = _scores(replicas)["f1"][:, present].mean(axis=1)
-    result["macro_f1"] = f1_R, np.mean([_influences(replicas, int(c))["f1"] for c in present], axis=0)
+    by_class, influences = _scores(replicas), [_influences(replicas, int(c)) for c in present]
+    for name, score in _MACRO.items():
+        result[name] = by_class[score][:, present].mean(axis=1), np.mean([one[score] for one in influences], axis=0)
     result["ece"] = _calibration(p_RNC.max(axis=2), right_RN)
     return result
 

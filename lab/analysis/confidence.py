@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from lab.analysis.classification import N_BINS, interval_of, prepare
 from lab.analysis.training_curve import mean_over_replicas
@@ -41,22 +40,32 @@ def areas(
         row = {"class": c, "name": names[c], "support": int(true_N.sum()), "n_replicas": len(replicas.predicted_RN)}
         area = (math.nan, math.nan, math.nan)
         if len(replicas.predicted_RN) and 0 < true_N.sum() < len(true_N):
-            values_R, influence_N = _area(replicas.probabilities_RNC[:, :, c], true_N)
+            values_R, influence_N = ranked(replicas.probabilities_RNC[:, :, c], true_N)
             area = interval_of(replicas, values_R, influence_N, level, 1.0)
         rows.append(row | dict(zip(("auc", "auc_lo", "auc_hi"), area, strict=True)))
     return pd.DataFrame(rows, columns=AUC)
 
 
-def _area(score_RN: np.ndarray, true_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def ranked(score_RN: np.ndarray, true_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the area of each replica (R,), and the influence of each test point on their mean (N,)."""
-    n_true, n_other = int(true_N.sum()), int((~true_N).sum())
-    # how many of the other kind a point beats: its rank among all less its rank among its own kind
-    beats_RN = stats.rankdata(score_RN, axis=1)
-    beats_RN[:, true_N] -= stats.rankdata(score_RN[:, true_N], axis=1)
-    beats_RN[:, ~true_N] -= stats.rankdata(score_RN[:, ~true_N], axis=1)
-    right_RN = np.where(true_N, beats_RN / n_other, 1 - beats_RN / n_true)
+    n_true, n = int(true_N.sum()), len(true_N)
+    order_RN = score_RN.argsort(axis=1)
+    sorted_RN = np.take_along_axis(score_RN, order_RN, axis=1)
+    place_N = np.arange(n)
+    # ties stand next to each other: each of them gets the place of the first and of the last of its kind
+    begins_RN = np.concatenate([np.ones((len(score_RN), 1), bool), sorted_RN[:, 1:] != sorted_RN[:, :-1]], axis=1)
+    ends_RN = np.concatenate([begins_RN[:, 1:], np.ones((len(score_RN), 1), bool)], axis=1)
+    first_RN = np.maximum.accumulate(np.where(begins_RN, place_N, 0), axis=1)
+    last_RN = np.minimum.accumulate(np.where(ends_RN, place_N, n)[:, ::-1], axis=1)[:, ::-1]
+    true_RN = true_N[order_RN]
+    below_RN = np.concatenate([np.zeros((len(score_RN), 1), int), true_RN.cumsum(axis=1)], axis=1)
+    true_below_RN = (np.take_along_axis(below_RN, first_RN, 1) + np.take_along_axis(below_RN, last_RN + 1, 1)) / 2
+    other_below_RN = (first_RN + last_RN + 1) / 2 - true_below_RN
+    sorted_right_RN = np.where(true_RN, other_below_RN / (n - n_true), 1 - true_below_RN / n_true)
+    right_RN = np.empty_like(sorted_right_RN)
+    np.put_along_axis(right_RN, order_RN, sorted_right_RN, axis=1)
     area_R = right_RN[:, true_N].mean(axis=1)
-    count_N = np.where(true_N, n_true, n_other)
+    count_N = np.where(true_N, n_true, n - n_true)
     return area_R, ((right_RN - area_R[:, None]) / count_N).mean(axis=0)
 
 

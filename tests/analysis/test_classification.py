@@ -81,6 +81,13 @@ def test_summary_is_the_mean_of_scikit_learns_scores(case):
             metrics.f1_score(labels, q.argmax(axis=1), labels=present, average="macro", zero_division=0.0)
             for q in kept_RNC
         ],
+        "balanced_accuracy": [
+            metrics.recall_score(labels, q.argmax(axis=1), labels=present, average="macro") for q in kept_RNC
+        ],
+        "macro_precision": [
+            metrics.precision_score(labels, q.argmax(axis=1), labels=present, average="macro", zero_division=0.0)
+            for q in kept_RNC
+        ],
         "log_loss": [
             metrics.log_loss(labels, np.clip(q, 2**-23, 1) / np.clip(q, 2**-23, 1).sum(axis=1, keepdims=True),
                              labels=range(5)) for q in kept_RNC
@@ -108,9 +115,9 @@ def test_a_perfect_classifier_scores_perfectly_in_a_point_like_interval():
     labels = np.arange(50) % 5
     p = np.broadcast_to(np.eye(5, dtype=np.float32)[labels], (3, 2, 50, 5))
     table = summary(p, labels).set_index("metric")
-    assert table["value"].to_dict() == pytest.approx(
-        {"accuracy": 1, "macro_f1": 1, "log_loss": 0, "brier": 0, "ece": 0}, abs=1e-12
-    )
+    losses = {"log_loss": 0, "brier": 0, "ece": 0}
+    perfect = dict.fromkeys(("accuracy", "balanced_accuracy", "macro_precision", "macro_f1"), 1)
+    assert table["value"].to_dict() == pytest.approx(perfect | losses, abs=1e-12)
     assert (table["lo"] == table["hi"]).all()
     np.testing.assert_allclose(confusion(p, labels).percent_CC, 100 * np.eye(5))
 
