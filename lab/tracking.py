@@ -47,6 +47,7 @@ training sets and from other initial weights). A replica's own curves are in the
 | `…_sd` | standard deviation over replicas |
 | `…_lo`, `…_hi` | ends of the 95 % interval |
 | `risk` = `noise` + `bias_sq` + `variance` | expected Brier score on the test set and its parts; without a known posterior `bias_sq` contains the noise |
+| `accuracy`, `balanced_accuracy` (macro recall), `macro_precision`, `macro_f1`, `auc` (one class against the rest), `log_loss`, `ece` (calibration error) | on the test set, means over replicas |
 | `variance_resample`, `_init`, `_interaction` | variance due to the training set, to the initial weights and batch order, to both together |
 | `objective_0` | what the search minimises; diverged replicas count with the worst value |
 | `n_diverged` | replicas left out of the means because their training diverged |
