@@ -208,7 +208,7 @@ class Study:
                 for name, knobs in self.variants.items()
             },
             replication=self.replication.smoke(),
-            n_trials=self.n_trials if self.variants else min(self.n_trials, 4),
+            n_trials=min(self.n_trials, 8 if self.variants else 4),
             n_evaluations=min(self.n_evaluations, 4),
             n_validation=min(self.n_validation or 200, 200),
             n_test=min(self.n_test or 300, 300),

@@ -53,9 +53,11 @@ def test_the_largest_value_of_a_knob_is_that_of_any_variant():
     assert asked(variants=VARIANTS, fixed={"epochs": 100}).largest("epochs") == 100
 
 
-def test_a_smoke_run_keeps_all_variants_and_shortens_each():
+def test_a_smoke_run_takes_the_first_few_variants_and_shortens_each():
     small = asked(variants=VARIANTS, fixed={"epochs": 30}).smoke()
     assert samplers.planned(small) == 3
+    many = {f"width_{k}": {"width": k} for k in range(1, 31)}
+    assert samplers.planned(asked(variants=many).smoke()) == 8
     assert max(small.config({"variant": name}).epochs for name in VARIANTS) <= 8
 
 

@@ -1,16 +1,18 @@
 """What would help next: drawn from effects measured in this very study, and only from those whose interval excludes 0.
 
-They are associations among trials: "goes with", not "causes". The advice with the largest measured gain comes first.
+They are associations among trials: "goes with", not "causes", but for the variants of a study, which differ from their
+baseline in one thing alone. The advice with the largest measured gain comes first.
 """
 
 import math
 from dataclasses import dataclass
 
-from lab.analysis.capacity_curve import estimate, level_of, number, step
+from lab.analysis.capacity_curve import Estimate, estimate, level_of, number, step
 from lab.analysis.case import Case, command
 from lab.analysis.learning_curve import doubling
 
 ENSEMBLE = 5
+MOST_VARIANTS = 3
 WORTH_IT = 0.03  # of the risk: a smaller gain is not worth a line
 
 
@@ -32,10 +34,10 @@ def actions(case: Case, kind: str) -> tuple[Action, ...]:
         return (replicate,)
     if kind == "noise floor":
         return ()
-    measured = (
-        _train_otherwise(case), _add_data(case), _average_seeds(case), _change_capacity(case, 1),
-        _change_capacity(case, -1),
-    )  # fmt: skip
+    # what was changed alone, and measured in pairs, is better evidence than what differed among other things
+    among_trials = (_average_seeds(case), _change_capacity(case, 1), _change_capacity(case, -1))
+    switched = _switch_on(case)
+    measured = (_train_otherwise(case), _add_data(case), *(among_trials if switched is None else switched))
     found = sorted((advice for advice in measured if advice is not None), key=lambda advice: -advice[0])
     helpful = tuple(action for _, action in found)
     return (*helpful[:2], replicate) if kind == "unclear" else helpful
@@ -117,3 +119,22 @@ def _change_capacity(case: Case, way: int) -> _Found:
     how = f"a {'larger' if way > 0 else 'smaller'} network{', beyond the range tried' if beyond else ''}"
     text = f"{how}: {part[0]} went with {name} changing by {part[1]}, risk by {risk[1]}"
     return -risk[1].value, Action(text, case.command(**knobs) if knobs else None)
+
+
+def _switch_on(case: Case) -> list[_Found] | None:
+    """Return the variants that lowered the risk most against the baseline; None in a study without variants."""
+    if case.interventions is None or case.interventions.empty:
+        return None
+    table = case.interventions
+    risk = table[(table["term"] == "risk") & (table["hi"] < 0)].sort_values("difference", kind="stable")
+    found: list[_Found] = []
+    for row in risk.head(MOST_VARIANTS).to_dict("records"):
+        if -row["difference"] <= WORTH_IT * row["baseline"]:
+            continue
+        own = table[table["variant"] == row["variant"]].set_index("term")["difference"]
+        parts = f"{case.bias_name} by {own['bias_sq']:+.3g}, variance by {own['variance']:+.3g}"
+        knobs = case.spec.get("variants", {}).get(row["variant"])
+        change = Estimate(row["difference"], row["lo"], row["hi"])
+        text = f"{row['variant'].replace('_', ' ')}: changed the risk by {change} ({parts})"
+        found.append((-row["difference"], Action(text, case.command(**knobs) if knobs else None)))
+    return found

@@ -54,6 +54,7 @@ class Case:
     spec: Mapping[str, Any]
     data: Mapping[str, Any]
     importance: pd.DataFrame | None  # of `lab.analysis.attribution`
+    interventions: pd.DataFrame | None = None  # of `lab.analysis.interventions`, in a study of variants
 
     @property
     def bias_name(self) -> str:

@@ -69,6 +69,7 @@ def diagnose(
     spec: Mapping[str, Any] | None = None,
     data: Mapping[str, Any] | None = None,
     importance: pd.DataFrame | None = None,
+    interventions: pd.DataFrame | None = None,
 ) -> Diagnosis:
     """Return the verdict on a study, its evidence, the rules as applied, and what would help next.
 
@@ -83,6 +84,7 @@ def diagnose(
         spec: `History.spec`, and `data`: `History.data`; they say how many training examples there are to be had.
         data: See `spec`.
         importance: Table of `lab.analysis.attribution.importance`, for the check on what the knobs explain.
+        interventions: Table of `lab.analysis.interventions.interventions`, in a study of variants.
     """
     row = chosen(trials)
     if row is None:
@@ -108,6 +110,7 @@ def diagnose(
         spec=spec or {},
         data=data or {},
         importance=importance,
+        interventions=interventions,
     )
     share = share_of_bias(estimate(row, "bias_sq"), estimate(row, "variance"))
     kind, verdict = _judge(case, share)

@@ -43,6 +43,8 @@ def _frames(history: History, tables: Tables) -> dict[str, pd.DataFrame]:
         "reliability": tables.reliability,
         "examples": tables.examples,
     }
+    if len(tables.interventions):
+        frames["interventions"] = tables.interventions
     ahead = {"risk": tables.extrapolation, **tables.extrapolations}
     continued = [e.table.assign(column=name) for name, e in ahead.items() if isinstance(e, Extrapolation)]
     if continued:

@@ -19,7 +19,7 @@ from markupsafe import Markup
 from lab import __version__, failpoints, history
 from lab.analysis.diagnosis import lines
 from lab.history import History
-from lab.report import framing, sections, sections_classes, sections_examples, sections_trials
+from lab.report import framing, sections, sections_classes, sections_examples, sections_interventions, sections_trials
 from lab.report.context import Page
 from lab.report.exports import file_names, files
 from lab.report.markdown import markdown
@@ -97,12 +97,11 @@ def render(loaded: History, tables: Tables) -> str:
     words_section, words = framing.words(page)
     reproduce_section, reproduce = framing.reproduce(page, file_names(loaded, tables))
     context |= more | checks | words | reproduce
+    techniques = sections_interventions.interventions(page)
     shown: list[Section] = [
         verdict_section,
         checks_section,
-        sections.capacity(page),
-        sections_trials.drivers(page),
-        sections_trials.trade_offs(page),
+        *(_on_the_space(page) if techniques is None else [techniques]),
         sections.training(page),
         sections.more_data(page),
         sections_classes.classes(page),
@@ -133,6 +132,11 @@ def assemble(context: dict[str, Any], sections: list[Section]) -> str:
             plotly_version=PLOTLY_VERSION,
         )
     )
+
+
+def _on_the_space(page: Page) -> list[Section]:
+    """Return what can be said of a space of configurations; variants, which differ in one thing each, span none."""
+    return [sections.capacity(page), sections_trials.drivers(page), sections_trials.trade_offs(page)]
 
 
 def policy(scripts: list[str], styles: list[str]) -> str:

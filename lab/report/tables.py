@@ -12,6 +12,7 @@ from lab.analysis.classification import Confusion, confusion, per_class, summary
 from lab.analysis.confidence import areas, reliability, roc
 from lab.analysis.diagnosis import Diagnosis, checks_table, diagnose
 from lab.analysis.examples import per_example, votes
+from lab.analysis.interventions import interventions
 from lab.analysis.learning_curve import Extrapolation, Needed, Refusal, extrapolate, learning_curve, n_needed
 from lab.analysis.training_curve import convergence, training_curves
 from lab.errors import LabError
@@ -63,6 +64,7 @@ class Tables:
     examples: pd.DataFrame = field(default_factory=pd.DataFrame)
     votes_NC: np.ndarray | None = None  # how many replicas predict each class
     images: Examples | None = None  # of the hardest test images
+    interventions: pd.DataFrame = field(default_factory=pd.DataFrame)  # in a study of variants
     predictions_note: str = ""
 
 
@@ -71,6 +73,7 @@ def verdict(
     capacity: pd.DataFrame | None = None,
     learning: pd.DataFrame | None = None,
     ranking: pd.DataFrame | None = None,
+    changes: pd.DataFrame | None = None,
 ) -> Diagnosis:
     """Return the diagnosis of a run history."""
     return diagnose(
@@ -83,7 +86,17 @@ def verdict(
         spec=history.spec,
         data=history.data,
         importance=ranking,
+        interventions=variants(history) if changes is None else changes,
     )
+
+
+def variants(history: History) -> pd.DataFrame:
+    """Return what the variants of a study change against the first of them; empty in a study without variants."""
+    names = list(history.spec.get("variants", {}))
+    explore = history.phase("explore")
+    if not names or "variant" not in explore:
+        return pd.DataFrame()
+    return interventions(explore, history.predictions, baseline=names[0])
 
 
 def collect(history: History) -> Tables:
@@ -92,7 +105,8 @@ def collect(history: History) -> Tables:
     explore = explore.assign(selection_risk=selection_risk(explore)) if len(explore) else explore
     capacity, learning = capacity_curve(history.trials), learning_curve(history.trials)
     ranking = importance(history.trials, seed=int(history.spec.get("seed", 0)))
-    diagnosis = verdict(history, capacity, learning, ranking)
+    changes = variants(history)
+    diagnosis = verdict(history, capacity, learning, ranking, changes)
     focus, ahead = focus_of(history, explore, diagnosis), extrapolate(learning)
     tables = Tables(
         explore=explore,
@@ -110,6 +124,7 @@ def collect(history: History) -> Tables:
         extrapolation=ahead,
         extrapolations={target: extrapolate(learning, target) for target in TARGETS},
         needed=_needed(learning, ahead),
+        interventions=changes,
     )
     return tables if focus is None else _with_classes(history, tables, str(focus["key"]))
 

@@ -1,0 +1,113 @@
+"""What each variant of a study changes against the baseline: differences in risk and its parts, in pairs.
+
+All variants are trained on the same training sets, from the same seeds, and measured at the same test points, so the
+difference between two of them is that of one sampled thing (`lab.analysis.paired`), and "lowers the risk" may be said:
+only the variant was changed. Ensembles are added without any training: the average of the predictions of several seeds
+of the baseline is a technique too.
+
+Shape suffixes: D resamples, I inits, G groups of inits, N test points, C classes.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from lab.analysis.decomposition import Decomposition, decompose
+from lab.analysis.paired import paired_difference
+
+TERMS = ("risk", "bias_sq", "variance", "variance_resample", "variance_init", "variance_interaction", "error")
+COLUMNS = (
+    "variant", "term", "baseline", "value", "difference", "lo", "hi", "n_resamples", "n_inits", "n_test", "level",
+    "key",
+)  # fmt: skip
+ENSEMBLES = (2, 4)  # members
+
+Arrays = tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]  # predictions (D, I, N, C), labels, posterior
+
+
+def interventions(
+    trials: pd.DataFrame, predictions: Callable[[str], Arrays], *, baseline: str, level: float = 0.95
+) -> pd.DataFrame:
+    """Return the differences of all variants from the baseline, one row a (variant, term); columns `COLUMNS`.
+
+    The term "seconds" has no interval: it was measured once. Empty if the baseline was not measured.
+
+    Args:
+        trials: Runs of phase explore, with their `variant` and `key`.
+        predictions: key → what the replicas of that run predict.
+        baseline: The variant that the others are compared with.
+        level: Of the intervals.
+    """
+    measured = trials[trials["risk"].notna()] if "risk" in trials else trials.iloc[:0]
+    base = measured[measured["variant"] == baseline]
+    if base.empty:
+        return pd.DataFrame(columns=list(COLUMNS))
+    first = base.iloc[0]
+    a_DINC, labels_N, posterior_NC = predictions(first["key"])
+    rows: list[dict[Any, Any]] = []
+    for _, trial in measured[measured["variant"] != baseline].iterrows():
+        b_DINC = predictions(trial["key"])[0]
+        found = paired_difference(a_DINC, b_DINC, labels_N, posterior_NC=posterior_NC, level=level)
+        found = found.rename(columns={"a": "baseline", "b": "value"}).assign(variant=trial["variant"], key=trial["key"])
+        rows += found[found["term"].isin(TERMS)].to_dict("records")
+        rows.append(_seconds(trial["variant"], trial["key"], first["seconds"], trial["seconds"]))
+    for n_members in ENSEMBLES:
+        name = f"ensemble_of_{n_members}_seeds"
+        changes = ensemble_difference(a_DINC, labels_N, n_members, posterior_NC=posterior_NC, level=level)
+        rows += [row | {"variant": name, "key": first["key"]} for row in changes]
+        if changes:
+            rows.append(_seconds(name, first["key"], first["seconds"], n_members * first["seconds"]))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _seconds(variant: str, key: str, before: float, after: float) -> dict[str, Any]:
+    return {
+        "variant": variant, "key": key, "term": "seconds", "baseline": before, "value": after,
+        "difference": after - before, "lo": math.nan, "hi": math.nan,
+    }  # fmt: skip
+
+
+def ensemble_difference(
+    p_DINC: NDArray[Any], labels_N: NDArray[Any], n_members: int, *, posterior_NC: NDArray[Any] | None, level: float
+) -> list[dict[str, Any]]:
+    """Return what averaging over `n_members` seeds changes, one row a term; nothing for fewer than two groups of them.
+
+    Seeds are put in groups of `n_members`, in their order; the mean of a group is a replica of the ensemble. Intervals
+    take in training sets (delete-one jackknife of the difference, D − 1 degrees of freedom) and test points.
+    """
+    D, I, N, C = p_DINC.shape  # noqa: E741 - the letters of the shape legend
+    n_groups = I // n_members
+    if n_groups < 2 or D < 3:
+        return []
+    members_DINC = np.asarray(p_DINC[:, : n_groups * n_members], dtype=np.float64)
+    groups_DGNC = members_DINC.reshape(D, n_groups, n_members, N, C).mean(axis=2)
+
+    def parts(kept_D: NDArray[np.bool_]) -> tuple[Decomposition, Decomposition]:
+        members, groups = (
+            decompose(p[kept_D], labels_N, posterior_NC=posterior_NC, level=None) for p in (members_DINC, groups_DGNC)
+        )
+        return members, groups
+
+    before, after = parts(np.ones(D, dtype=bool))
+    without = [parts(np.arange(D) != d) for d in range(D)]
+    quantile = float(stats.t.ppf((1 + level) / 2, D - 1))
+    rows = []
+    for term in TERMS:
+        point_N = after.per_example[term] - before.per_example[term]
+        left_out_D = np.array([b.per_example[term].mean() - a.per_example[term].mean() for a, b in without])
+        jackknife = (D - 1) / D * ((left_out_D - left_out_D.mean()) ** 2).sum()  # Efron & Stein 1981
+        difference, half = float(point_N.mean()), quantile * math.sqrt(jackknife + point_N.var(ddof=1) / N)
+        rows.append(
+            {
+                "term": term, "baseline": float(before.per_example[term].mean()),
+                "value": float(after.per_example[term].mean()), "difference": difference,
+                "lo": difference - half, "hi": difference + half,
+                "n_resamples": D, "n_inits": n_groups, "n_test": N, "level": level,
+            }
+        )  # fmt: skip
+    return rows

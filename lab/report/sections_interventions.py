@@ -1,0 +1,72 @@
+"""The section of a study of variants: what each technique changed, and what that cost."""
+
+import pandas as pd
+
+from lab.report.context import CAUSES, Page
+from lab.report.figures_interventions import by_gain, forest, readable
+from lab.report.text import count, interval, num, sentence
+from lab.report.view import Block, Section, figure_view, panel, table_view
+
+PARTS = ("risk", "bias_sq", "variance")
+
+
+def interventions(page: Page) -> Section | None:
+    """What each variant changes against the baseline; None in a study without variants."""
+    table = page.tables.interventions
+    if table.empty:
+        return None
+    order, baseline = by_gain(table), readable(next(iter(page.history.spec["variants"])))
+    wide = _wide(table).loc[order]
+    risk = wide["risk"]
+    lower = [name for name in order if risk.loc[name, "hi"] < 0]
+    higher = [name for name in order if risk.loc[name, "lo"] > 0]
+    rest = len(order) - len(lower) - len(higher)
+    answer = (
+        f"Of {count(len(order), 'technique')} switched on one at a time, {len(lower)} lowered the risk, {len(higher)} "
+        f"raised it, and of {rest} it cannot be said"
+    )
+    if lower:
+        row = risk.loc[lower[0]]
+        answer += (
+            f"; {readable(lower[0])} lowered it most, by {num(-row['difference'])} "
+            f"{interval(-row['hi'], -row['lo'], row['difference'])} of {num(row['baseline'])}"
+        )
+    counts = table[table["term"] == "risk"].iloc[0]
+    caption = (
+        f"Difference from {baseline} on the same {counts['n_resamples']:g} training sets, seeds and "
+        f"{counts['n_test']:g} test images. Brackets: {page.level} % intervals of each paired difference by itself: of "
+        f"{len(order)} techniques without any effect, about {(1 - float(page.level) / 100) * len(order):.1f} would "
+        "seem to have one."
+    )
+    blocks: list[Block] = []
+    for id, terms, title in (
+        ("interventions-parts", PARTS, "Risk and its parts"),
+        ("interventions-causes", CAUSES, "Where the variance changes"),
+    ):
+        fig = forest(table, terms, with_noise=page.known_noise)
+        if fig is not None:
+            label = f"{title}: change by each technique, with intervals; the numbers are in the table below. {answer}."
+            blocks += panel([figure_view(fig, id, label=label, title=title, caption=caption, height="h6")])
+    flat = pd.DataFrame({"variant": [readable(name) for name in order]})
+    show: list[tuple[str, str]] = [("variant", "technique")]
+    for term in (*PARTS, *CAUSES, "error"):
+        for end, suffix in (("difference", ""), ("lo", "_lo"), ("hi", "_hi")):
+            flat[f"{term}{suffix}"] = wide[term][end].to_numpy()
+        show.append((term, f"change of {page.part(term)}"))
+    if "seconds" in wide:
+        flat["times"] = (wide["seconds"]["value"] / wide["seconds"]["baseline"]).to_numpy()
+        show.append(("times", "time, of the baseline's (n = 1)"))
+    numbers = table_view(
+        flat, show, title="what each technique changes", caption=f"One row a technique. {page.band}",
+        link=page.link("interventions.csv"),
+    )  # fmt: skip
+    question = "What does each technique change?"
+    return Section(
+        "interventions", question, sentence(answer), (*blocks, Block("numbers", numbers)), short="Techniques"
+    )
+
+
+def _wide(table: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a variant, columns (term, what)."""
+    wide = table.pivot(index="variant", columns="term", values=["baseline", "value", "difference", "lo", "hi"])
+    return wide.swaplevel(axis=1)
