@@ -19,9 +19,22 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab import failpoints, history
+from lab import failpoints
 from lab.errors import StorageError
-from lab.history import COMPLETE, OUTCOME_TAG, artifact_folder, is_server, mlflow_errors, one_line, tracking_uri
+from lab.mlflow_store import (
+    COMPLETE,
+    OUTCOME_TAG,
+    STUDY_TAG,
+    VIEW,
+    artifact_folder,
+    by_key,
+    connect,
+    is_server,
+    mlflow_errors,
+    one_line,
+    search_runs,
+    tracking_uri,
+)
 from lab.spec import check_name
 from lab.spool import MANIFEST, Outcome, read_outcome
 from lab.storage import Home, disk_errors
@@ -105,7 +118,7 @@ class Tracker:
         """
         check_name(study_name, "study")
         relocate(home)
-        client = history.connect(home, create=True)
+        client = connect(home, create=True)
         with mlflow_errors(f"run history of {study_name}"):
             experiment_id = _experiment(client, study_name, home, NOTE.format(question=question))
             tracker = cls(client, experiment_id, study_name, home)
@@ -116,8 +129,8 @@ class Tracker:
         """Learn which runs exist; delete duplicates; leave none RUNNING that a killed coordinator has left so."""
         from mlflow.entities import RunStatus
 
-        runs = history.search_runs(self._client, self.experiment_id)
-        chosen = history.by_key(runs)
+        runs = search_runs(self._client, self.experiment_id)
+        chosen = by_key(runs)
         for run in runs:
             if run.info.run_id != chosen[run.data.tags["key"]].info.run_id:
                 self._client.delete_run(run.info.run_id)
@@ -169,7 +182,7 @@ class Tracker:
         config = outcome.json("config.json")
         view = _view(config["spec"])
         if view != self._view:
-            self._client.set_experiment_tag(self.experiment_id, f"mlflow.sharedViewState.{history.VIEW}", view)
+            self._client.set_experiment_tag(self.experiment_id, f"mlflow.sharedViewState.{VIEW}", view)
             self._view = view
         self._client.log_inputs(run_id, [_dataset_input(config["data"])])
         params = _params(config)
@@ -209,7 +222,7 @@ def keep_report(study: str, page: Path, *, home: Home) -> str:
     Raises:
         StorageError: The run history cannot be written.
     """
-    client = history.connect(home, create=False)
+    client = connect(home, create=False)
     with mlflow_errors(f"the report of {study} could not be kept in MLflow"):
         experiment = client.get_experiment_by_name(study)
         assert experiment is not None  # the report was made from it
@@ -238,7 +251,11 @@ def _experiment(client: "MlflowClient", study: str, home: Home, note: str) -> st
             f" (mlflow experiments restore --experiment-id {stored.experiment_id}) or give the study another name"
         )
     # the kind decides which tabs the MLflow UI opens; without it, it guesses and asks
-    tags = {"mlflow.note.content": note, "mlflow.experimentKind": "custom_model_development", history.STUDY_TAG: study}
+    tags = {
+        "mlflow.note.content": note,
+        "mlflow.experimentKind": "custom_model_development",
+        STUDY_TAG: study,
+    }
     if stored is None:
         local = None if is_server(tracking_uri(home)) else _location(home, study)
         return client.create_experiment(study, artifact_location=local, tags=tags)

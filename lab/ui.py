@@ -25,7 +25,7 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from lab import live
 from lab.errors import LabError, SpecError, StorageError
-from lab.history import VIEW, is_server, prepare_environment, remove_stray, tracking_uri
+from lab.mlflow_store import VIEW, is_server, prepare_environment, remove_stray, tracking_uri
 from lab.spec import check_name
 from lab.storage import Home, masked
 from lab.tracking import relocate

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from lab import history, search, spool
+from lab import history, mlflow_store, search, spool
 from lab.errors import StorageError
 from lab.search import Record
 from lab.spool import MANIFEST
@@ -77,17 +77,17 @@ def _database(path: Path, found: Found) -> None:
 
 def _runs(study: str, home: Home, found: Found) -> tuple[history.Artifacts, dict[str, Run]]:
     """Return the complete runs of a study by key; report those that are not, and doubles."""
-    client = history.connect(home, create=False)
-    with history.mlflow_errors(f"the run history of {study}"):
+    client = mlflow_store.connect(home, create=False)
+    with mlflow_store.mlflow_errors(f"the run history of {study}"):
         experiment = client.get_experiment_by_name(study)
-        every = history.search_runs(client, experiment.experiment_id) if experiment is not None else []
+        every = mlflow_store.search_runs(client, experiment.experiment_id) if experiment is not None else []
     found.n_records += len(every)
     for key, n in Counter(run.data.tags["key"] for run in every).items():
         if n > 1:
             found.damage.append(f"MLflow has {n} runs of {key}: run the study again, which keeps one")
-    runs = {key: run for key, run in history.by_key(every).items() if run.info.status in history.COMPLETE}
+    runs = {key: run for key, run in mlflow_store.by_key(every).items() if run.info.status in mlflow_store.COMPLETE}
     for run in every:
-        if run.info.status not in history.COMPLETE:
+        if run.info.status not in mlflow_store.COMPLETE:
             found.notes.append(
                 f"run {run.info.run_id} ({run.data.tags['key']}) is {run.info.status}: not published yet"
             )
@@ -100,7 +100,7 @@ def _run(
     try:
         manifest = artifacts.manifest(key)
         written = (json.dumps(manifest, indent=1) + "\n").encode()
-        if hashlib.sha256(written).hexdigest() != run.data.tags.get(history.OUTCOME_TAG):
+        if hashlib.sha256(written).hexdigest() != run.data.tags.get(mlflow_store.OUTCOME_TAG):
             raise StorageError(f"{artifacts.where(key, MANIFEST)} is not the one that was published")
         files = artifacts.read(key, list(manifest["files"]))
         found.n_files += 1 + len(files)

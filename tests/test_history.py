@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lab import history
+from lab import history, mlflow_store
 from lab.errors import SpecError, StorageError
 from lab.knobs import KNOBS
 from lab.spec import Replication
@@ -161,7 +161,7 @@ def test_a_study_of_infeasible_trials_only_has_empty_curves(copy):
     "name", ["manifest.json", "config.json", "metrics.json", "decomposition.json", "curves.parquet"]
 )
 def test_a_damaged_artifact_is_named(copy, published, name, damage):
-    path = history.artifact_folder(copy, STUDY, published[2]["confirm-0000"]) / name
+    path = mlflow_store.artifact_folder(copy, STUDY, published[2]["confirm-0000"]) / name
     break_file(path, damage)
     with pytest.raises(StorageError) as caught:
         history.load(STUDY, home=copy)
@@ -170,7 +170,7 @@ def test_a_damaged_artifact_is_named(copy, published, name, damage):
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
 def test_damaged_predictions_are_named_when_they_are_read(copy, published, damage):
-    path = history.artifact_folder(copy, STUDY, published[2]["confirm-0000"]) / "predictions.npz"
+    path = mlflow_store.artifact_folder(copy, STUDY, published[2]["confirm-0000"]) / "predictions.npz"
     break_file(path, damage)
     found = history.load(STUDY, home=copy)
     with pytest.raises(StorageError) as caught:
@@ -193,7 +193,7 @@ def break_file(path, damage):
 def test_an_array_that_needs_pickle_is_refused(copy, published):
     import hashlib
 
-    folder = history.artifact_folder(copy, STUDY, published[2]["confirm-0000"])
+    folder = mlflow_store.artifact_folder(copy, STUDY, published[2]["confirm-0000"])
     np.savez(folder / "predictions.npz", probabilities_DINC=np.array([print], dtype=object), labels_N=np.zeros(1))
     manifest = read(folder, "manifest.json")
     content = (folder / "predictions.npz").read_bytes()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import history, search, spool, study, verify
+from lab import mlflow_store, search, spool, study, verify
 from lab.errors import StorageError
 from lab.search import publisher
 from lab.search.publisher import BackgroundPublisher
@@ -187,7 +187,7 @@ def test_the_command_line_says_what_is_not_published_and_how_to_send_it(home, mo
     assert error.startswith("error: 3 trials of toy are measured, but not published (the server does not answer)")
     assert error.endswith("python -m lab.study publish toy")
     monkeypatch.undo()
-    assert history.is_server("https://x")
+    assert mlflow_store.is_server("https://x")
 
 
 def test_no_trial_begins_after_the_time_limit_and_the_next_run_goes_on(home, undisturbed):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import history, spool, storage
+from lab import mlflow_store, spool, storage
 from lab.errors import SpecError, StorageError, StudyInUse
 from lab.search import database as databases
 from lab.storage import Home
@@ -255,7 +255,7 @@ def test_sqlite_on_a_network_file_system_is_refused_before_a_file_is_made(home, 
     with pytest.raises(StorageError, match=r"network file system \(nfs4\).*--storage postgresql"):
         databases.open_database(home)
     with pytest.raises(StorageError, match="network file system"):
-        history.connect(home, create=True)
+        mlflow_store.connect(home, create=True)
     assert not list(home.root.rglob("*.db"))
 
 
@@ -264,7 +264,7 @@ def test_the_databases_of_a_folder_with_a_hostile_name_lie_in_it(tmp_path, folde
     home = Home(tmp_path / folder)
     home.root.mkdir()
     databases.close(databases.open_database(home))
-    client = history.connect(home, create=True)
+    client = mlflow_store.connect(home, create=True)
     client.create_experiment("x", artifact_location=(home.artifacts / "x").as_uri())
     assert home.optuna_db.is_file() and home.mlflow_db.is_file()
     assert [path.name for path in tmp_path.iterdir()] == [folder]

@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy
 from mlflow import MlflowClient
 
-from lab import history, tracking
+from lab import history, mlflow_store, tracking
 from lab.errors import StorageError
 from lab.spec import Replication
 from lab.storage import Home
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:D
 def empty_database(tmp_path_factory):
     """The databases that tests start from: creating one takes seconds, copying it nothing."""
     home = Home(tmp_path_factory.mktemp("empty"))
-    history.connect(home, create=True)
+    mlflow_store.connect(home, create=True)
     return home.mlflow_db
 
 
@@ -338,7 +338,7 @@ def test_a_password_in_the_address_never_shows(home, monkeypatch):
     with pytest.raises(StorageError, match=r"\*\*\*") as caught:
         reopen(home)
     assert "secret" not in str(caught.value)
-    assert history.one_line(OSError("could not connect to postgresql://me:s%40cret@db:5432/x\nmore")) == (
+    assert mlflow_store.one_line(OSError("could not connect to postgresql://me:s%40cret@db:5432/x\nmore")) == (
         "could not connect to postgresql://***@db:5432/x"
     )
 

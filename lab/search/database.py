@@ -12,7 +12,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from lab import storage
 from lab.errors import SpecError, StorageError, StudyInUse
-from lab.history import one_line
+from lab.mlflow_store import one_line
 from lab.seeds import text_key
 from lab.storage import Home
 

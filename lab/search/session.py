@@ -178,7 +178,7 @@ def run(
 
 def _open_publisher(study: Study, name: str, home: Home, stored: "optuna.Study") -> Publisher:
     """Open the run history; see that it belongs to the search state, now or as soon as its server answers."""
-    from lab.history import is_server, tracking_uri
+    from lab.mlflow_store import is_server, tracking_uri
 
     asked, told = keys_of(stored.get_trials(deepcopy=False))
     spooled = {directory.name for directory in spool.pending(home, name)}

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lab import history, study, tracking
+from lab import history, mlflow_store, study, tracking
 from lab.report.page import build
 from lab.storage import Home
 from lab.tracking import Tracker
@@ -39,7 +39,7 @@ def test_the_page_is_kept_in_mlflow_once_and_is_no_trial(published, tmp_path):
         run_id = tracking.keep_report("capacity_sweep", page, home=published)
     kept = published.artifacts / "capacity_sweep" / run_id / "artifacts" / "report.html"
     assert kept.read_text() == "second"
-    client = history.connect(published, create=False)
+    client = mlflow_store.connect(published, create=False)
     experiment = client.get_experiment_by_name("capacity_sweep").experiment_id
     pages = [run for run in client.search_runs([experiment]) if tracking.REPORT_TAG in run.data.tags]
     assert [run.info.run_id for run in pages] == [run_id] and pages[0].info.status == "FINISHED"

@@ -1,0 +1,148 @@
+"""How MLflow is reached: addresses, the client, its errors, its runs; for the modules that own MLflow."""
+
+import contextlib
+import logging
+import os
+import re
+import sqlite3
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lab.errors import StorageError
+from lab.spec import check_name
+from lab.storage import Home, inside, masked, refuse_network
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+COMPLETE = ("FINISHED", "FAILED")  # other runs are being published, or were when the coordinator was killed
+OUTCOME_TAG = "outcome_digest"  # sha256 of the manifest: tells two outcomes of one trial apart
+STUDY_TAG = "lab.study"  # marks the experiments that are studies
+VIEW = "lab"  # the name of the view of the MLflow UI that lab.tracking stores and lab.ui opens
+PAGE = 1000  # search_runs cuts at its page size without saying so
+
+
+def prepare_environment() -> None:
+    """Switch off what MLflow does beside its work. It reads these variables when it is imported."""
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_DISABLE_AGENT_HINT": "true"}
+    quiet |= {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
+    # a dead tracking server would block a single call for 248 s with MLflow's 7 retries of 120 s
+    brisk = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
+    for name, value in (quiet | brisk).items():
+        os.environ.setdefault(name, value)
+
+
+def tracking_uri(home: Home) -> str:
+    """Return where the run history is kept: `MLFLOW_TRACKING_URI` if set, else the database of the project.
+
+    Raises:
+        StorageError: The variable names neither a database nor a server.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip() or home.mlflow_uri
+    if not re.match(r"(https?|sqlite|postgresql|mysql|mssql)(\+\w+)?://", uri):
+        raise StorageError(f"MLFLOW_TRACKING_URI = {masked(uri)!r} is not usable: give http(s)://… or a database")
+    return uri
+
+
+def is_server(uri: str) -> bool:
+    """Return whether a tracking URI is a tracking server (and not a database)."""
+    return uri.startswith("http")
+
+
+def artifact_folder(home: Home, study: str, run_id: str) -> Path:
+    """Return where the artifacts of a run lie, unless a tracking server keeps them."""
+    return inside(home.artifacts_of(study), check_name(run_id, "run")) / "artifacts"
+
+
+def one_line(error: BaseException) -> str:
+    """Return the first line of an error's message, without passwords."""
+    text = masked(" ".join((str(error).strip() or type(error).__name__).splitlines()[0].split()))
+    return text if len(text) <= 300 else text[:299] + "…"
+
+
+@contextmanager
+def mlflow_errors(what: str) -> Iterator[None]:
+    """Call MLflow in here: what it, its database or its server raise becomes a `StorageError` of one line."""
+    from alembic.util.exc import CommandError
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SADeprecationWarning, SQLAlchemyError
+
+    try:
+        with warnings.catch_warnings():
+            # MLflow 3.17 uses a loader that SQLAlchemy 2.1 calls deprecated
+            warnings.filterwarnings("ignore", "The ``noload`` loader strategy", SADeprecationWarning)
+            yield
+    except (MlflowException, SQLAlchemyError, CommandError, OSError) as error:
+        raise StorageError(f"{what}: {one_line(error)}") from error
+
+
+def connect(home: Home, *, create: bool) -> "MlflowClient":
+    """Return a client of the run history; with `create`, make a missing database (in the coordinator only).
+
+    Raises:
+        StorageError: There is no database, it is damaged, or the server does not answer.
+    """
+    uri = tracking_uri(home)
+    if uri.startswith("sqlite:///"):
+        _check_sqlite(home.mlflow_db if uri == home.mlflow_uri else Path(uri.removeprefix("sqlite:///")), create)
+    prepare_environment()
+    from mlflow import MlflowClient
+
+    for name in ("mlflow", "alembic"):  # MLflow announces every table that it creates
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # it prints a page for an error that it raises as well
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    with mlflow_errors(f"the run history {masked(uri)} cannot be opened"):
+        client = MlflowClient(tracking_uri=uri)
+    if uri == home.mlflow_uri:
+        remove_stray(home)
+    return client
+
+
+def remove_stray(home: Home) -> None:
+    """Remove the empty folder that MLflow makes beside a project whose path holds a % or a ?.
+
+    It takes the escaped path of its database for the path (3.17.2, store/db/utils.py).
+    """
+    stray = Path(home.mlflow_uri.removeprefix("sqlite:///")).parent
+    if stray != home.mlflow_db.parent:
+        with contextlib.suppress(OSError):
+            os.removedirs(stray)  # and its parents, as far as they are empty
+
+
+def _check_sqlite(path: Path, create: bool) -> None:
+    # MLflow would retry for 100 s, with a page of warnings, when a database cannot be opened
+    if create:
+        refuse_network(path)
+    elif not path.is_file():
+        raise StorageError(f"no run history in {path}: run a study first (python -m lab.study run NAME)")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(path, timeout=10)) as database:
+            database.execute("PRAGMA schema_version").fetchone()
+    except (sqlite3.Error, OSError) as error:
+        raise StorageError(f"the run history {path} cannot be opened: {one_line(error)}") from error
+
+
+def search_runs(client: "MlflowClient", experiment_id: str) -> list["Run"]:
+    """Return all runs of an experiment that the lab has made (they have a tag `key`), complete or not."""
+    runs: list[Run] = []
+    token = None
+    while True:
+        page = client.search_runs([experiment_id], max_results=PAGE, page_token=token)
+        runs += [run for run in page if "key" in run.data.tags]
+        token = page.token
+        if not token:
+            return runs
+
+
+def by_key(runs: Iterable["Run"]) -> dict[str, "Run"]:
+    """Return one run a key; of several, a complete one, and of those the one with the first id."""
+    found: dict[str, Run] = {}
+    for run in sorted(runs, key=lambda run: (run.info.status not in COMPLETE, run.info.run_id)):
+        found.setdefault(run.data.tags["key"], run)
+    return found
