@@ -265,7 +265,7 @@ def _tables(study: str, artifacts: Artifacts, run_ids: Mapping[str, str]) -> His
 
 def _typed(trials: pd.DataFrame) -> pd.DataFrame:
     types = {knob: _DTYPES[kind] for knob, kind in KNOBS.items() if kind is not str}
-    return trials.astype(types)
+    return trials.astype(types).copy()  # in one piece: pandas warns of a column added to a frame of many pieces
 
 
 def _named(replicas: pd.DataFrame | None, counts: list[tuple[dict[str, Any], int]]) -> pd.DataFrame:

@@ -16,32 +16,6 @@ DRAW_ALL = """async () => {
 }"""
 
 
-@pytest.fixture
-def opened(browser, made, tmp_path):
-    """Opens the page of a kind of history; afterwards no error may have been reported and nothing requested."""
-    contexts, said, asked = [], [], []
-
-    def open_page(kind, *, width=1280, scheme="light", javascript=True):
-        path = tmp_path / f"{kind}.html"
-        path.write_text(made(kind)[2], encoding="utf-8")
-        context = browser.new_context(
-            viewport={"width": width, "height": 900}, color_scheme=scheme, java_script_enabled=javascript
-        )
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto(path.as_uri())
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert said == []
-    assert [url for url in asked if not url.startswith("data:") and not url.endswith(".html")] == []
-
-
 @pytest.mark.parametrize("kind", ["healthy", "posterior", "one_trial", "all_diverged", "partial", "large"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_every_figure_is_drawn_and_nothing_is_wider_than_the_screen(opened, kind, width):
