@@ -42,6 +42,7 @@ def _frames(history: History, tables: Tables) -> dict[str, pd.DataFrame]:
         "roc": tables.roc,
         "reliability": tables.reliability,
         "examples": tables.examples,
+        "signals": tables.signals,
     }
     if len(tables.interventions):
         frames["interventions"] = tables.interventions

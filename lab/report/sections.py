@@ -12,6 +12,7 @@ import pandas as pd
 from lab.analysis.learning_curve import Extrapolation
 from lab.report import figures, figures_trials
 from lab.report.context import CAUSES, Page, which
+from lab.report.sections_more import signals
 from lab.report.text import command, count, interval, is_number, num, percent, sentence, with_interval
 from lab.report.view import Block, Section, figure_view, panel, table_view
 
@@ -132,7 +133,7 @@ def training(page: Page) -> Section:
             f"below); the best {len(best)} by validation risk in colour, with bands of ±2 standard errors over "
             "replicas. All other trials in grey."
         )))  # fmt: skip
-    blocks += _through_epochs(page)
+    blocks += [*_through_epochs(page), *signals(page)]
     show: list[Any] = [
         ("number", "trial"), ("status", "status"), ("best_epoch", "best epoch"), ("n_epochs", "epochs"),
         ("val_best", "lowest validation risk"), ("val_last", "last"), ("gl", "rise, %"), ("n_diverged", "diverged"),

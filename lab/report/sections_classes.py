@@ -5,6 +5,7 @@ import pandas as pd
 
 from lab.report import figures_classes
 from lab.report.context import Page, which
+from lab.report.sections_more import shifted
 from lab.report.text import num, percent, with_interval
 from lab.report.view import Block, Section, figure_view, panel, table_view
 
@@ -61,7 +62,7 @@ def classes(page: Page) -> Section:
             title="all classes together", caption=f"{who}; brackets: {page.level} % intervals.",
             link=page.link("summary.csv"),
         )))  # fmt: skip
-    return Section(id, question, answer, tuple(blocks), short=short)
+    return Section(id, question, answer, (*blocks, *shifted(page)), short=short)
 
 
 def _confidence(page: Page, who: str) -> list[Block]:

@@ -65,6 +65,7 @@ class Tables:
     votes_NC: np.ndarray | None = None  # how many replicas predict each class
     images: Examples | None = None  # of the hardest test images
     interventions: pd.DataFrame = field(default_factory=pd.DataFrame)  # in a study of variants
+    signals: pd.DataFrame = field(default_factory=pd.DataFrame)
     predictions_note: str = ""
 
 
@@ -160,7 +161,7 @@ def _directions(history: History, ranking: pd.DataFrame) -> tuple[Direction, ...
 def _with_classes(history: History, tables: Tables, key: str) -> Tables:
     try:
         p_DINC, labels, posterior = history.predictions(key)
-        images = history.examples(key)
+        images, watched = history.examples(key), history.signals(key)
     except (LabError, OSError, KeyError) as error:
         return replace(tables, predictions_note=f"The stored predictions of {key} cannot be read: {error}")
     if not np.isfinite(p_DINC).any():
@@ -178,4 +179,5 @@ def _with_classes(history: History, tables: Tables, key: str) -> Tables:
         examples=per_example(p_DINC, labels, posterior, class_names=names),
         votes_NC=votes(p_DINC, labels, range(len(labels))),
         images=images,
+        signals=watched,
     )

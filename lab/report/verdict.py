@@ -7,6 +7,7 @@ import pandas as pd
 
 from lab.analysis.checks import OVERFITTING, UNDERFITTING
 from lab.report.context import Page
+from lab.report.sections_more import other_losses
 from lab.report.text import interval, is_number, knob_value, num, percent, sentence
 from lab.report.view import Section
 
@@ -33,7 +34,8 @@ def limits(page: Page) -> tuple[Section, dict[str, Any]]:
     context["sure"] = _how_sure(page)
     context["evidence"] = [sentence(line) for line in diagnosis.evidence]
     answer = diagnosis.verdict.replace("bias² + noise", "bias²\u00a0+\u00a0noise")  # one word, not to be broken
-    return Section("verdict", "What limits this model?", answer, partial="verdict", short="Verdict"), context
+    blocks = tuple(other_losses(page))
+    return Section("verdict", "What limits this model?", answer, blocks, partial="verdict", short="Verdict"), context
 
 
 def _tile(page: Page, focus: pd.Series, name: str) -> dict[str, str]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lab.analysis.signals import COLUMNS
 from lab.errors import StorageError
 from lab.history import Artifacts, Examples, History, Predictions
 from lab.knobs import TrialConfig
@@ -59,6 +60,9 @@ class SyntheticHistory(History):
         p = (p / p.sum(-1, keepdims=True)).astype(np.float32)
         p[:, :, 7] = 0.01 + 0.9 * np.eye(10)[3]  # all replicas are sure of another class: a label to check
         return Predictions(p, labels, None)
+
+    def signals(self, key: str) -> pd.DataFrame:
+        return pd.DataFrame(columns=list(COLUMNS))
 
     def examples(self, key: str) -> Examples | None:
         if not key.startswith("confirm"):

@@ -1,0 +1,107 @@
+"""What some studies measure besides: other losses, test sets that are harder than the training data, signal health."""
+
+from typing import Any
+
+import pandas as pd
+
+from lab.report import figures_more
+from lab.report.context import Page, which
+from lab.report.text import num
+from lab.report.view import Block, figure_view, panel, table_view
+
+LOSSES = {  # loss → its columns: risk, noise, bias, variance and its causes
+    "Brier (this report)": ("risk", "noise", "bias_sq", "variance", "variance_resample", "variance_init",
+                            "variance_interaction"),
+    "cross-entropy": tuple(f"cross_entropy_{part}" for part in ("risk", "noise", "bias", "variance",
+                           "variance_resample", "variance_init", "variance_interaction")),
+    "zero-one": ("error", None, "zero_one_bias", "zero_one_variance", None, None, None),
+    "zero-one (Kohavi–Wolpert)": ("error", None, "zero_one_kw_bias_sq", "zero_one_kw_variance",
+                                  "zero_one_kw_variance_resample", "zero_one_kw_variance_init",
+                                  "zero_one_kw_variance_interaction"),
+}  # fmt: skip
+PARTS = ("risk", "noise", "bias", "variance", "variance_resample", "variance_init", "variance_interaction")
+SHIFTS = ("attacked", "corrupted")
+
+
+def other_losses(page: Page) -> list[Block]:
+    """Return the parts of the same configuration in every loss that was decomposed; nothing if Brier is alone."""
+    focus, rows = page.tables.focus, []
+    if focus is None:
+        return []
+    for loss, columns in LOSSES.items():
+        row: dict[str, Any] = {"loss": loss}
+        for part, column in zip(PARTS, columns, strict=True):
+            for end in ("", "_lo", "_hi"):
+                row[f"{part}{end}"] = focus.get(f"{column}{end}") if column else None
+        if pd.notna(row["variance"]):
+            rows.append(row)
+    if len(rows) < 2:
+        return []
+    table = _numeric(rows, "loss")
+    noise = [("noise", "noise")] if page.known_noise else []
+    bias = "bias" if page.known_noise else "bias + noise"
+    show: list[Any] = [("loss", "loss"), ("risk", "risk"), *noise, ("bias", bias), ("variance", "variance"),
+                       *((name, page.part(name)) for name in PARTS[4:])]  # fmt: skip
+    return [Block("numbers", table_view(
+        table, show, title="the same configuration in other losses", link=page.link("trials.csv"),
+        caption=f"One row a loss; {which(focus).lower()}. Cross-entropy: bias-corrected by leaving out one training "
+        "set, approximate; it has no unbiased estimator. In the zero-one loss bias and variance do not add up to the "
+        f"error (Domingos 2000). Brackets: {page.level} % intervals.",
+    ))]  # fmt: skip
+
+
+def shifted(page: Page) -> list[Block]:
+    """Return the test scores under attack and on corrupted images beside the plain ones; nothing if not measured."""
+    focus = page.tables.focus
+    kinds = [kind for kind in SHIFTS if focus is not None and pd.notna(focus.get(f"{kind}_risk"))]
+    if focus is None or not kinds:
+        return []
+    rows = []
+    for name, prefix in (("plain", ""), *((kind, f"{kind}_") for kind in kinds)):
+        row: dict[str, Any] = {"test": name}
+        for score in ("risk", "error", "bias_sq", "variance"):
+            column = f"{prefix}{score}"
+            for end in ("", "_lo", "_hi"):
+                row[f"{score}{end}"] = focus.get(f"{column}{end}")
+        rows.append(row)
+    table = _numeric(rows, "test")
+    told = ", ".join(f"{row['test']} {num(row['risk'])}" for row in rows)
+    show: list[Any] = [("test", "test images"), *page.columns("risk", "bias_sq", "variance"), ("error", "error")]
+    return [
+        Block("heading", "Does it hold on harder images?"),
+        Block("note", f"Risk by test images: {told}."),
+        Block("numbers", table_view(table, show, title="harder test images", link=page.link("trials.csv"),
+                                    caption=f"One row a kind of test image; {which(focus).lower()}.")),
+    ]  # fmt: skip
+
+
+def _numeric(rows: list[dict[str, Any]], name: str) -> pd.DataFrame:
+    """Return a table whose columns but `name` are numbers, NaN where there is none."""
+    table = pd.DataFrame(rows)
+    return table.astype({column: "float64" for column in table.columns if column != name})
+
+
+def signals(page: Page) -> list[Block]:
+    """Return how gradients and activations went through the layers; nothing if it was not measured."""
+    table, focus = page.tables.signals, page.tables.focus
+    if table.empty or focus is None:
+        return []
+    fig = figures_more.gradients(table)
+    counts = [f"{int(focus[n])} {w}" for n, w in (("n_vanishing", "vanishing"), ("n_exploding", "exploding"))
+              if pd.notna(focus.get(n))]  # fmt: skip
+    ratio = focus.get("signal_gradient_ratio")
+    told = f"Replicas with gradients {', '.join(counts)}; first to last layer {num(ratio)}."
+    views = [] if fig is None else [figure_view(
+        fig, "signals", title="Gradients by layer through training", height="h2",
+        label=f"Root mean square of the gradient of each layer against the epoch. {told}",
+        caption=f"{which(focus)}; means over replicas, bands: their range. {told} Vanishing or exploding: a "
+        "thousandth, or a thousand times, from first to last layer at the first evaluation.",
+    )]  # fmt: skip
+    show: list[Any] = [
+        ("epoch", "epoch"), ("signal", "signal"), ("layer", "layer"), ("mean", "mean"), ("low", "lowest"),
+        ("high", "highest"), ("n_replicas", "replicas"),
+    ]  # fmt: skip
+    return [*panel(views), Block("numbers", table_view(
+        table, show, title="signal health of the layers", link=page.link("signals.csv"),
+        caption=f"One row an epoch, signal and layer; {which(focus).lower()}.",
+    ))]  # fmt: skip
