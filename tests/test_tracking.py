@@ -90,9 +90,9 @@ def test_a_trial_becomes_one_flat_finished_run_with_all_its_records(home, tracke
     assert (run.info.run_name, run.info.status) == ("explore-0003", "FINISHED")
     assert (run.info.start_time, run.info.end_time) == (1_700_000_030_000, 1_700_000_034_000)
     knobs = {name: str(value) for name, value in config["config"].items()}
-    assert run.data.params == knobs | {
-        **{name: str(value) for name, value in dataclasses.asdict(Replication(n_resamples=4, n_inits=3)).items()}, "data": "digits", "seed": "0", "device": "cpu",
-        "data_digest": config["data"]["digest"],
+    plan = {name: str(value) for name, value in dataclasses.asdict(Replication(n_resamples=4, n_inits=3)).items()}
+    assert run.data.params == knobs | plan | {
+        "data": "digits", "seed": "0", "device": "cpu", "data_digest": config["data"]["digest"],
     }  # fmt: skip
     tags = {name: run.data.tags[name] for name in ("study", "phase", "trial", "key", "outcome", "lab.version")}
     assert tags == {
