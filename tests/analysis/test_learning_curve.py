@@ -105,14 +105,14 @@ class TestExtrapolate:
             np.testing.assert_allclose(found.table["value"], by_hand, rtol=1e-9)
 
     @pytest.mark.parametrize(("sizes", "common", "n"), [(SIZES_6, 0.0, 120), (SIZES_6, 0.003, 120), (SIZES_8, 0.0, 40)])
-    def test_the_band_covers_the_truth_at_four_times_the_data(self, sizes, common, n):
+    def test_the_band_covers_the_truth_at_two_and_four_times_the_data(self, sizes, common, n):
         """Of n noisy curves those that are continued cover the truth in at least 90 %, with a band of some use.
 
         The band is meant to be wider than 95 %, so that 90 % is no matter of luck for 20 or more continued curves;
         at most half of the curves may be refused. `common` is an error that all sizes share, as a common test set
         makes it.
         """
-        rng, covered, widths, refused = np.random.default_rng(0), [], [], 0
+        rng, covered, doubled, widths, refused = np.random.default_rng(0), [], [], [], 0
         for _ in range(n):
             y = power(sizes) + 0.003 * rng.standard_normal(len(sizes)) + common * rng.standard_normal()
             found = extrapolate(table(sizes, y, se=float(np.hypot(0.003, common))))
@@ -122,8 +122,10 @@ class TestExtrapolate:
             end = found.table.iloc[-1]
             covered.append(end["lo"] <= power(end["n_train"]) <= end["hi"])
             widths.append(end["hi"] - end["value"])
+            half = found.table.iloc[(found.table["n_train"] - 2 * sizes[-1]).abs().argmin()]
+            doubled.append(half["lo"] <= power(half["n_train"]) <= half["hi"])
         assert refused <= n / 2
-        assert np.mean(covered) >= 0.90
+        assert np.mean(covered) >= 0.90 and np.mean(doubled) >= 0.90
         assert np.mean(widths) < power(1600)  # ± 100 % would say nothing
 
     def test_it_goes_no_further_than_four_times_the_data_and_says_where_the_data_end(self):
