@@ -43,6 +43,7 @@ def _frames(history: History, tables: Tables) -> dict[str, pd.DataFrame]:
         "reliability": tables.reliability,
         "examples": tables.examples,
         "signals": tables.signals,
+        "ensembles": tables.ensembles,
     }
     if len(tables.interventions):
         frames["interventions"] = tables.interventions

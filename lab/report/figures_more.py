@@ -1,9 +1,10 @@
-"""Figures of what some studies measure besides."""
+"""Figures of ensembles, and of what some studies measure besides."""
 
 import pandas as pd
 import plotly.graph_objects as go
 
-from lab.report.style import RANKED, band, figure, line, log_axis
+from lab.report.figures import RISK_AXIS
+from lab.report.style import RANKED, band, figure, line, log_axis, rounded, whiskers
 
 MOST_LAYERS = len(RANKED)
 
@@ -29,4 +30,33 @@ def gradients(table: pd.DataFrame) -> go.Figure | None:
         floor = 0.1 * float(layer["mean"].min())
         band(fig, layer["epoch"].tolist(), layer["low"].clip(lower=floor), layer["high"], style.color)
         line(fig, layer["epoch"].tolist(), layer["mean"], style, name=f"layer {layer['layer'].iloc[0]}")
+    return fig
+
+
+def ensembles(table: pd.DataFrame) -> go.Figure | None:
+    """Return predicted and measured risk of ensembles against the number of members, a colour a kind.
+
+    Args:
+        table: `lab.analysis.ensemble.ensembles`.
+    """
+    if table["n_members"].max() < 2:
+        return None
+    names = {"same_data": "seeds, same data", "one_seed": "data, same seed", "fresh_data": "data and seeds"}
+    sizes = sorted(table["n_members"].unique().tolist())
+    fig = figure(
+        x={"title": {"text": "members that are averaged"}, "tickvals": sizes, "range": [0.6, sizes[-1] + 0.4]},
+        y={"title": {"text": RISK_AXIS}},
+    )
+    for k, ((kind, name), style) in enumerate(zip(names.items(), RANKED, strict=False)):
+        rows = table[table["ensemble"] == kind]
+        if rows.empty:
+            continue
+        line(fig, rows["n_members"].tolist(), rows["risk_predicted"], style, name=f"{name}: predicted", markers=False)
+        fig.add_scatter(
+            x=[m + 0.08 * (k - 1) for m in rows["n_members"]], y=rounded(rows["risk_measured"]),
+            name=f"{name}: measured", mode="markers",
+            marker={"color": style.color, "symbol": style.symbol, "size": 9},
+            error_y=whiskers(rows, "risk_measured", style.color), text=rows["n_members"].tolist(),
+            hovertemplate=f"%{{text}} {name}: measured %{{y:.3g}}<extra></extra>",
+        )  # fmt: skip
     return fig

@@ -19,7 +19,15 @@ from markupsafe import Markup
 from lab import __version__, failpoints, history
 from lab.analysis.diagnosis import lines
 from lab.history import History
-from lab.report import framing, sections, sections_classes, sections_examples, sections_interventions, sections_trials
+from lab.report import (
+    framing,
+    sections,
+    sections_classes,
+    sections_ensemble,
+    sections_examples,
+    sections_interventions,
+    sections_trials,
+)
 from lab.report.context import Page
 from lab.report.exports import file_names, files
 from lab.report.markdown import markdown
@@ -104,6 +112,7 @@ def render(loaded: History, tables: Tables) -> str:
         *(_on_the_space(page) if techniques is None else [techniques]),
         sections.training(page),
         sections.more_data(page),
+        sections_ensemble.ensemble(page),
         sections_classes.classes(page),
         sections_examples.examples(page),
         framing.method(page),

@@ -11,6 +11,7 @@ from lab.analysis.capacity_curve import Peak, capacity_curve, find_peak, interpo
 from lab.analysis.classification import Confusion, confusion, per_class, summary
 from lab.analysis.confidence import areas, reliability, roc
 from lab.analysis.diagnosis import Diagnosis, checks_table, diagnose
+from lab.analysis.ensemble import ensembles
 from lab.analysis.examples import per_example, votes
 from lab.analysis.interventions import interventions
 from lab.analysis.learning_curve import Extrapolation, Needed, Refusal, extrapolate, learning_curve, n_needed
@@ -66,6 +67,7 @@ class Tables:
     images: Examples | None = None  # of the hardest test images
     interventions: pd.DataFrame = field(default_factory=pd.DataFrame)  # in a study of variants
     signals: pd.DataFrame = field(default_factory=pd.DataFrame)
+    ensembles: pd.DataFrame = field(default_factory=pd.DataFrame)
     predictions_note: str = ""
 
 
@@ -180,4 +182,5 @@ def _with_classes(history: History, tables: Tables, key: str) -> Tables:
         votes_NC=votes(p_DINC, labels, range(len(labels))),
         images=images,
         signals=watched,
+        ensembles=ensembles(p_DINC, labels, posterior, seed=int(history.spec.get("seed", 0))),
     )

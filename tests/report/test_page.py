@@ -18,7 +18,7 @@ from lab.report.tables import collect
 from tests.report.synthetic import KINDS, synthetic_history
 
 SECTIONS = [
-    "verdict", "trust", "capacity", "drivers", "trials", "training", "data", "classes", "examples",
+    "verdict", "trust", "capacity", "drivers", "trials", "training", "data", "ensemble", "classes", "examples",
     "method", "words", "reproduce",
 ]  # fmt: skip
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&<!--"
@@ -105,7 +105,7 @@ def test_a_healthy_study_shows_every_figure(made):
     assert {
         "capacity-stack", "capacity-parts", "capacity-causes", "importance", "trade-off", "curves-val_risk",
         "curves-train_risk", "epochs-parts", "best-epochs", "learning", "learning-parts", "confusion", "per-class",
-        "roc", "reliability", "example-map",
+        "roc", "reliability", "example-map", "ensembles",
     } <= drawn  # fmt: skip
     for attrs, _ in outline.all("div", role="img"):
         assert len(attrs["aria-label"]) > 20
