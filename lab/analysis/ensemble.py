@@ -25,8 +25,8 @@ from lab.analysis.decomposition import Decomposition, decompose
 from lab.seeds import generator
 
 TABLE = [
-    "ensemble", "n_members", "risk_predicted", "risk_measured", "risk_measured_lo", "risk_measured_hi", "error",
-    "n_ensembles", "n_resamples", "n_inits",
+    "ensemble", "n_members", "risk_predicted", "risk_measured", "risk_measured_lo", "risk_measured_hi", "gain",
+    "gain_lo", "gain_hi", "error", "n_ensembles", "n_resamples", "n_inits",
 ]  # fmt: skip
 KINDS = ("same_data", "one_seed", "fresh_data")
 MEMBERS = (1, 2, 3, 4, 6, 8, 12, 16)
@@ -58,9 +58,10 @@ def ensembles(
 ) -> pd.DataFrame:
     """Return predicted and measured risk of ensembles by kind and size, one row each.
 
-    The interval of the measured risk is a delete-one-resample jackknife over the held-back training sets plus the
-    part of the finite test set; NaN where too few training sets are left for it. Training sets of which a replica
-    diverged are left out.
+    `gain` is what the mean of the members has less than the members on average, so that what makes a training set or a
+    test image hard for all of them cancels. The intervals are a delete-one-resample jackknife over the held-back
+    training sets plus the part of the finite test set; NaN where too few training sets are left for them. Training
+    sets of which a replica diverged are left out.
 
     Returns:
         Columns `TABLE`; empty with fewer than four usable training sets or two seeds.
@@ -116,22 +117,34 @@ def _draw(kind: str, n_members: int, n_resamples: int, n_inits: int, rng: np.ran
 
 
 def _measured(held_DINC: np.ndarray, target_NC: np.ndarray, drawn: list[Cells], level: float) -> dict[str, float]:
-    """Return risk with interval, and error, of the means of drawn members."""
+    """Return risk and gain with their intervals, and the error, of the means of drawn members."""
     n_held, n_test = len(held_DINC), len(target_NC)
-    losses_SN, errors_S = np.empty((len(drawn), n_test)), np.empty(len(drawn))
+    losses_SN, gains_SN, errors_S = np.empty((len(drawn), n_test)), np.empty((len(drawn), n_test)), np.empty(len(drawn))
     used_SD = np.zeros((len(drawn), n_held), dtype=bool)
     for s, cells in enumerate(drawn):
-        mean_NC = np.mean([held_DINC[d, i] for d, i in cells], axis=0)
-        losses_SN[s] = 1 - 2 * (target_NC * mean_NC).sum(axis=1) + (mean_NC**2).sum(axis=1)
+        members_MNC = np.array([held_DINC[d, i] for d, i in cells])
+        mean_NC = members_MNC.mean(axis=0)
+        losses_SN[s] = _loss(mean_NC, target_NC)
+        gains_SN[s] = _loss(members_MNC, target_NC).mean(axis=0) - losses_SN[s]
         errors_S[s] = 1 - target_NC[np.arange(n_test), mean_NC.argmax(axis=1)].mean()
         used_SD[s, [d for d, _ in cells]] = True
-    risk, half = float(losses_SN.mean()), math.nan
-    without = [losses_SN[~used_SD[:, d]].mean() for d in range(n_held) if (~used_SD[:, d]).any()]
-    if len(without) == n_held and n_held > 2:
-        over = (n_held - 1) / n_held * float(((without - np.mean(without)) ** 2).sum())
-        variance = over + float(losses_SN.mean(axis=0).var(ddof=1)) / n_test
-        half = float(stats.t.ppf((1 + level) / 2, n_held - 1)) * math.sqrt(variance)
-    return {
-        "risk_measured": risk, "risk_measured_lo": risk - half, "risk_measured_hi": risk + half,
-        "error": float(errors_S.mean()), "n_ensembles": len(drawn),
-    }  # fmt: skip
+    row: dict[str, float] = {"error": float(errors_S.mean()), "n_ensembles": len(drawn)}
+    for name, values_SN in (("risk_measured", losses_SN), ("gain", gains_SN)):
+        value, half = float(values_SN.mean()), _half_width(values_SN, used_SD, level)
+        row |= {name: value, f"{name}_lo": value - half, f"{name}_hi": value + half}
+    return row
+
+
+def _loss(p: np.ndarray, target_NC: np.ndarray) -> np.ndarray:
+    """Return the Brier loss at each test point; its expectation where the target is a posterior."""
+    return 1 - 2 * (target_NC * p).sum(axis=-1) + (p**2).sum(axis=-1)
+
+
+def _half_width(values_SN: np.ndarray, used_SD: np.ndarray, level: float) -> float:
+    n_held, n_test = used_SD.shape[1], values_SN.shape[1]
+    without = [values_SN[~used_SD[:, d]].mean() for d in range(n_held) if (~used_SD[:, d]).any()]
+    if len(without) < n_held or n_held < 3:
+        return math.nan
+    over = (n_held - 1) / n_held * float(((without - np.mean(without)) ** 2).sum())
+    variance = over + float(values_SN.mean(axis=0).var(ddof=1)) / n_test
+    return float(stats.t.ppf((1 + level) / 2, n_held - 1)) * math.sqrt(variance)

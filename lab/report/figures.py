@@ -201,6 +201,8 @@ def learning_curve(curve: pd.DataFrame, extrapolation: pd.DataFrame | None = Non
     )  # fmt: skip
     for column, series in (("risk", "test"), ("train_risk", "train")):
         style = SERIES[series]
+        if not (curve[column] > floor).any():
+            continue  # a training risk that is nothing beside the test risk: it is in the numbers
         if _has(curve, f"{column}_lo"):
             band(fig, sizes, curve[f"{column}_lo"].clip(lower=floor), curve[f"{column}_hi"], style.color)
         line(fig, sizes, curve[column].where(curve[column] > floor), style, name=f"{style.label} risk")

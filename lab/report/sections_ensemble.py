@@ -6,7 +6,7 @@ import pandas as pd
 
 from lab.report import figures_more
 from lab.report.context import Page, which
-from lab.report.text import MISSING, count, is_number, num, percent, with_interval
+from lab.report.text import count, num, percent, with_interval
 from lab.report.view import Block, Section, figure_view, panel, table_view
 
 NAMES = {
@@ -31,8 +31,9 @@ def ensemble(page: Page) -> Section:
     best = table.sort_values(["risk_measured", "n_members"], kind="stable").iloc[0]
     seeds = table[table["ensemble"] == "same_data"].iloc[-1]
     answer = (
-        f"Averaging {seeds['n_members']} {NAMES['same_data']} brings the risk from {num(single['risk_measured'])} to "
-        f"{with_interval(seeds, 'risk_measured')}, {_gain(single, seeds)}; {num(seeds['risk_predicted'])} was predicted"
+        f"The mean of {seeds['n_members']} {NAMES['same_data']} has a risk of {with_interval(seeds, 'risk_measured')}, "
+        f"{with_interval(seeds, 'gain')} less than one of them ({percent(_share(seeds))}); "
+        f"{num(seeds['risk_predicted'])} was predicted"
     )
     if best["ensemble"] != "same_data":
         answer += (
@@ -49,16 +50,15 @@ def ensemble(page: Page) -> Section:
     )]  # fmt: skip
     show: list[Any] = [
         ("ensemble", "members are", lambda kind: NAMES[kind]), ("n_members", "members"),
-        ("risk_predicted", "risk predicted"), ("risk_measured", "risk measured"), ("error", "error measured"),
-        ("n_ensembles", "ensembles averaged over"),
+        ("risk_predicted", "risk predicted"), ("risk_measured", "risk measured"),
+        ("gain", "less than its members"), ("error", "error measured"), ("n_ensembles", "ensembles averaged over"),
     ]  # fmt: skip
     numbers = table_view(table, show, title="ensembles", caption="One row a kind and size.",
                          link=page.link("ensembles.csv"))  # fmt: skip
     return Section(id, question, answer, (*panel(views), Block("numbers", numbers)), short=short)
 
 
-def _gain(single: pd.Series, other: pd.Series) -> str:
-    before, after = single["risk_measured"], other["risk_measured"]
-    if not is_number(before) or before <= 0:
-        return MISSING
-    return f"{percent(abs(before - after) / before)} {'less' if after <= before else 'more'}"
+def _share(row: pd.Series) -> float:
+    """Return the gain as a share of the members' own risk."""
+    alone = row["risk_measured"] + row["gain"]
+    return float(row["gain"] / alone) if alone > 0 else float("nan")

@@ -53,7 +53,7 @@ def examples(page: Page) -> Section:
         f"replicas are wrong on {count(wrong, 'image')}, and {labels}."
     )
     who = f"{which(focus)}, n = {num(focus.get('n_replicas'))} replicas"
-    caption = f"One point an image; {who}. Estimates of a single image are noisy, and near 0 can be negative."
+    caption = f"{who}, one point an image. Estimates of a single image are noisy, and near 0 can be negative."
     if len(table) > figures_examples.MOST_POINTS:
         caption += f" {figures_examples.MOST_POINTS} of {len(table)} are drawn, the hardest all."
     fig = figures_examples.example_map(table, with_noise=page.known_noise)
@@ -73,7 +73,7 @@ def examples(page: Page) -> Section:
     numbers = table_view(
         table.sort_values(["risk", "index"], ascending=[False, True], kind="stable"), show,
         title="the hardest images", link=page.link("examples.csv"),
-        caption=f"One row a test image, the hardest first; by: share of the replicas; {who}.", most=40,
+        caption=f"One row a test image, the hardest first; by: share of the replicas. {who}.", most=40,
     )  # fmt: skip
     return Section(id, question, answer, (*blocks, Block("numbers", numbers)), short=short)
 

@@ -42,13 +42,15 @@ def test_predicted_and_measured_risk_are_the_known_ones_on_average():
                 assert np.mean([row[name] for row in rows]) == pytest.approx(expected, rel=0.01), (kind, m, name)
 
 
-def test_the_interval_covers_the_known_risk():
-    hits, bias = [], replicas()[2]
+def test_the_intervals_cover_the_known_risk_and_gain():
+    hits, gains, bias = [], [], replicas()[2]
+    gain = truth(bias, "same_data", 1) - truth(bias, "same_data", 2)
     for seed in range(60):
         table = ensembles(*replicas(12, 4, seed=1000 + seed)[:2], seed=seed)
         row = table[(table["ensemble"] == "same_data") & (table["n_members"] == 2)].iloc[0]
         hits.append(row["risk_measured_lo"] <= truth(bias, "same_data", 2) <= row["risk_measured_hi"])
-    assert np.mean(hits) > 0.88
+        gains.append(row["gain_lo"] <= gain <= row["gain_hi"])
+    assert np.mean(hits) > 0.88 and np.mean(gains) > 0.88
 
 
 def test_the_mean_of_members_loses_what_they_disagree_by():
@@ -61,6 +63,8 @@ def test_the_mean_of_members_loses_what_they_disagree_by():
     gain = table.loc[("same_data", 1), "risk_measured"] - table.loc[("same_data", 4), "risk_measured"]
     assert single.mean() == pytest.approx(table.loc[("same_data", 1), "risk_measured"])
     assert gain == pytest.approx(plug_in.mean())
+    assert table.loc[("same_data", 4), "gain"] == pytest.approx(plug_in.mean())
+    assert (table["gain"] >= -1e-12).all() and table.loc[("same_data", 1), "gain"] == pytest.approx(0)
 
 
 def test_members_are_as_many_as_the_held_back_half_allows_and_fewer_than_four_sets_give_none():

@@ -7,6 +7,7 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from time import process_time
 from urllib.parse import unquote
 
 import numpy as np
@@ -274,3 +275,10 @@ def test_what_would_settle_an_unclear_verdict_follows_from_the_width_of_the_inte
     diagnosis = dataclasses.replace(tables.diagnosis, kind="unclear", share=share, share_lo=0.52, share_hi=0.75)
     html = render(history, dataclasses.replace(tables, diagnosis=diagnosis))
     assert f"about {int(np.ceil(8 * factor))} instead of 8" in html
+
+
+def test_the_report_of_200_trials_takes_less_than_ten_seconds_of_one_core():
+    history = synthetic_history("large")
+    started = process_time()  # what other programs take does not count
+    render(history, collect(history))
+    assert process_time() - started < 10
