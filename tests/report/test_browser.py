@@ -154,10 +154,13 @@ def test_first_paint_comes_within_a_second_and_a_half(opened):
     assert paint < 1500
 
 
-def test_keyboard_focus_reaches_the_contents_first_and_can_be_seen(opened):
+def test_keyboard_focus_skips_to_the_report_or_goes_by_the_tables_to_the_contents_and_can_be_seen(opened):
     page = opened("healthy")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
+    for name in ("trials.csv", "capacity_sweep.json"):
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.textContent") == name
     page.keyboard.press("Tab")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.closest('nav') !== null")
