@@ -82,6 +82,7 @@ def as_json(value: Any) -> bytes:
 
 def request(task: "Task", dataset: "Dataset", n_parameters: int | None) -> dict[str, Any]:
     """Return what was asked for: the study, the configuration, its replicas and the data."""
+    from lab.data.check import findings
     from lab.data.resampling import describe
 
     return {
@@ -108,6 +109,7 @@ def request(task: "Task", dataset: "Dataset", n_parameters: int | None) -> dict[
             "n_test": len(dataset.test.labels),
             "class_names": list(dataset.class_names),
             "has_posterior": dataset.test.posterior is not None,
+            "findings": list(findings(dataset)),
         },
     }
 

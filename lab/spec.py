@@ -75,7 +75,8 @@ class Study:
     def __post_init__(self) -> None:
         if not isinstance(self.question, str) or not self.question.strip():
             raise SpecError("question: say in one sentence what the study asks")
-        check_name(self.data, "data set")
+        if not (isinstance(self.data, str) and self.data.startswith("imagefolder:")):  # the rest of it is a path
+            check_name(self.data, "data set")
         if not isinstance(self.replication, Replication):
             raise SpecError("replication: give a Replication(scheme=…, n_resamples=…, n_inits=…)")
         self._check_space()

@@ -128,6 +128,11 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Value]:
     return values
 
 
+def _short(data: str) -> str:
+    """Return a data set as part of a study's name: of a path, its last component."""
+    return re.sub(r"[^A-Za-z0-9_.+-]", "-", data.rstrip("/").rpartition("/")[2].removeprefix("imagefolder:"))
+
+
 def change(
     study: Study,
     base: str,
@@ -148,7 +153,7 @@ def change(
     parts = [check_name(base, "study")]
     if data is not None and data != study.data:
         study = dataclasses.replace(study, data=data)
-        parts.append(f"data={data}")
+        parts.append(f"data={_short(data)}")
     for knob, value in sorted((settings or {}).items()):
         if knob not in study.space and study.fixed.get(knob, getattr(TrialConfig(), knob)) == value:
             continue

@@ -7,6 +7,7 @@ returns a `Dataset`, entered with `register` (a study file can do so for its own
 Legend: N examples, C classes.
 """
 
+import dataclasses
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from lab.data import cifar, gaussians, idx, stl10, svhn
+from lab.data import cifar, gaussians, idx, imagefolder, own, stl10, svhn
 from lab.data.published import Published
 from lab.errors import DataError, SpecError
 from lab.seeds import generator
@@ -71,7 +72,8 @@ class Dataset:
     """A data set in three disjoint parts. `source` says in one sentence where it is from.
 
     `digest` is the sha256 over the arrays of all parts: over contents, not over files. `draw`, which only generators
-    have, returns n fresh examples and is prefix-stable: the first m of draw(n) are draw(m).
+    have, returns n fresh examples and is prefix-stable: the first m of draw(n) are draw(m). `notes` says, a line each,
+    what a loader had to leave out.
 
     Raises:
         DataError: A part is empty, a label is no class, or the parts differ in shape or in having a posterior.
@@ -85,6 +87,7 @@ class Dataset:
     digest: str
     source: str
     draw: Draw | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for what, part in (("pool", self.pool), ("validation", self.validation), ("test", self.test)):
@@ -317,7 +320,7 @@ def load(
     """Return a data set, split for the study seed.
 
     Args:
-        name: One of `NAMES` or a registered name.
+        name: One of `NAMES`, a registered name, or `imagefolder:PATH` (lab.data.imagefolder).
         seed: The study seed.
         n_validation: Size of the validation set; None for the data set's own.
         n_test: Size of the test set; None for the data set's own.
@@ -327,10 +330,50 @@ def load(
         SpecError: The name is unknown, or the data set has fewer examples than are asked for.
         DataError: A file is missing or is not what it claims to be.
     """
+    if name.startswith(imagefolder.PREFIX):
+        return _folder(name, seed=seed, n_validation=n_validation, n_test=n_test)
     if name not in DATASETS:
         raise SpecError(f"data set {name!r} is unknown: choose one of {', '.join(DATASETS)}, or register yours")
     directory = None if data_dir is None else Path(data_dir).expanduser()
-    dataset = DATASETS[name](seed=seed, n_validation=n_validation, n_test=n_test, data_dir=directory)
-    if not isinstance(dataset, Dataset):
-        raise DataError(f"data set {name!r}: its loader returned a {type(dataset).__name__}: return a Dataset")
-    return dataset
+    sizes = {"seed": seed, "n_validation": n_validation, "n_test": n_test}
+    returned = own.call(DATASETS[name], sizes | {"data_dir": directory})
+    if isinstance(returned, Dataset):
+        return returned
+    given = own.examples(name, returned)
+    if given is None:
+        raise DataError(
+            f"data set {name!r}: its loader returned a {type(returned).__name__}: return a Dataset, "
+            "(images, labels) or a torch data set"
+        )
+    images, labels, class_names = given
+    return _shared_out(
+        name, Pool(images, labels), class_names=class_names, source=f"the study's own function {name}",
+        seed=seed, n_validation=n_validation, n_test=n_test,
+    )  # fmt: skip
+
+
+def _folder(name: str, *, seed: int, n_validation: int | None, n_test: int | None) -> Dataset:
+    folder = imagefolder.load(name)
+    examples, is_test = Pool(folder.images, folder.labels), folder.is_test
+    test = examples.take(np.flatnonzero(is_test)) if is_test.any() else None
+    dataset = _shared_out(
+        imagefolder.parse(name)[0].name, examples.take(np.flatnonzero(~is_test)), class_names=folder.class_names,
+        source=f"{len(examples)} image files in {len(folder.class_names)} folders", test=test,
+        seed=seed, n_validation=n_validation, n_test=n_test,
+    )  # fmt: skip
+    return dataclasses.replace(dataset, notes=tuple(imagefolder.notes(folder)))
+
+
+def _shared_out(
+    name: str, examples: Pool, *, n_validation: int | None, n_test: int | None, test: Pool | None = None, **rest: Any
+) -> Dataset:
+    """Cut a user's examples; by default a tenth is the validation set and a fifth the test set, 2,000 at the most.
+
+    A test part of the user's own is all of it by default.
+    """
+    if n_test is None:
+        n_test = len(test) if test is not None else min(2000, max(1, len(examples) // 5))
+    return cut(
+        name, examples, test=test, n_test=n_test,
+        n_validation=min(2000, max(1, len(examples) // 10)) if n_validation is None else n_validation, **rest,
+    )  # fmt: skip

@@ -127,6 +127,8 @@ def run(
     Raises:
         LabError: See lab.errors; the study can be resumed after any of them.
     """
+    from lab.data import check as data_check
+
     started = monotonic()
     home = home or Home()
     progress = progress or Progress()
@@ -165,6 +167,8 @@ def run(
             if not coordinator.is_done:
                 progress.note(_header(study, name, device, engine_name, n_workers, coordinator))
                 progress.note(training_sets)
+                for finding in data_check.findings(dataset):
+                    progress.note(f"data: {finding}")
             coordinator.explore()
             coordinator.confirm()
             n_unpublished = results.finish(home)
