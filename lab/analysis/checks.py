@@ -174,3 +174,8 @@ def _training(case: Case) -> Iterator[Check]:
                 bool(found.get("best_in_last_quarter") or found.get("best_in_first_tenth")))  # fmt: skip
     yield check("training loss", "does not rise", "rises" if found.get("training_loss_rising") else "does not rise",
                 bool(found.get("training_loss_rising")))  # fmt: skip
+    vanished, exploded = number(case.row, "n_vanishing"), number(case.row, "n_exploding")
+    known = math.isfinite(vanished + exploded)
+    yield Check("gradients of the first layer", "neither vanish nor explode at the start, in any replica",
+                f"vanish in {vanished:g}, explode in {exploded:g}" if known else "–",
+                _status(vanished + exploded > 0, known), where="training")  # fmt: skip

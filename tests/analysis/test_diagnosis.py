@@ -224,6 +224,15 @@ class TestAdvice:
         assert found.actions[0].command.endswith(command_end)
         assert checks_table(found).set_index("name").loc[check, "status"] == "attention"
 
+    @pytest.mark.parametrize(("numbers", "status"), [
+        ({}, "not measured"), ({"n_vanishing": 0.0, "n_exploding": 0.0}, "ok"),
+        ({"n_vanishing": 2.0, "n_exploding": 0.0}, "attention"),
+        ({"n_vanishing": 0.0, "n_exploding": 1.0}, "attention"),
+    ])  # fmt: skip
+    def test_gradients_that_vanish_or_explode_in_any_replica_ask_for_attention(self, numbers, status):
+        found = checks_table(diagnose(trials(run(0.30, 0.05) | numbers)))
+        assert found.set_index("name").loc["gradients of the first layer", "status"] == status
+
     def test_mean_curves_alone_advise_nothing(self):
         epochs = self.curves(lambda e: 0.5 + 0.01 * abs(e - 30)).groupby(["key", "epoch"], as_index=False)["val_risk"]
         found = diagnose(trials(run(0.30, 0.05)), epochs.mean(), None, study=self.study)
