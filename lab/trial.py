@@ -4,16 +4,18 @@ Runs in a worker (or in the coordinator, engine "inline") and knows neither Optu
 files.
 """
 
+import contextlib
 import functools
+import itertools
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab import failpoints, outcome, spool, storage
-from lab.course import checkpoints, decomposed, taken_up
+from lab.course import Course, checkpoints, decomposed, taken_up
 from lab.errors import DataError, LabError, SpecError
 from lab.knobs import TrialConfig
 from lab.outcome import Trained
@@ -21,6 +23,8 @@ from lab.storage import Home
 from lab.task import Task
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from lab.data.datasets import Dataset
 
 
@@ -75,12 +79,41 @@ def evaluate(task: Task, home: Home, *, tick: Callable[[], None] | None = None) 
     Raises:
         LabError: The data set cannot be loaded or the outcome cannot be written: no trial of the study would do better.
     """
-    started = time.time()
-    dataset = _dataset(task)
-    files = {"environment.json": outcome.as_json(outcome.environment(task.device))}
+    started, dataset, events = time.time(), _dataset(task), []  # type: ignore[var-annotated]
+    return _write(task, home, dataset, started, events, lambda: _train(task, dataset, home, tick, events.append))
+
+
+def evaluate_together(tasks: Sequence[Task], home: Home, *, tick: Callable[[], None] | None = None) -> list[Path]:
+    """Train trials of equal shape in one pack, and write the outcome of each as if it had been trained alone.
+
+    What one of them breaks, breaks for all: they are then trained one after the other, and so are those of which one
+    goes on from a checkpoint.
+
+    Raises:
+        LabError: See `evaluate`.
+    """
+    started, events = time.time(), []  # type: ignore[var-annotated]
+    datasets = [_dataset(task) for task in tasks]
+    found = None
+    if len(tasks) > 1:
+        with contextlib.suppress(Exception):
+            found = _train_together(tasks, datasets, home, tick, events.append)
+    if found is None:
+        return [evaluate(task, home, tick=tick) for task in tasks]
+    return [
+        _write(task, home, dataset, started, events, functools.partial(lambda trained: trained, trained))
+        for task, dataset, trained in zip(tasks, datasets, found, strict=True)
+    ]
+
+
+def _write(
+    task: Task, home: Home, dataset: "Dataset", started: float, events: list[str], train: Callable[[], Trained]
+) -> Path:
+    """Write the outcome of a trial, whatever comes of training it; `events` is read afterwards."""
+    files: dict[str, bytes] = {}
     status, reason, n_parameters = "finished", None, None
     try:
-        trained = _train(task, dataset, home, tick)
+        trained = train()
         n_parameters = trained.n_parameters
         files |= outcome.results(task, dataset, trained, seconds=trained.seconds)
         status = "diverged" if trained.snapshots[-1].diverged_R.any() else "finished"
@@ -91,6 +124,7 @@ def evaluate(task: Task, home: Home, *, tick: Callable[[], None] | None = None) 
     except Exception as error:
         status, reason = "failed", f"{type(error).__name__}: {_one_line(error)}"
         files["error.txt"] = traceback.format_exc().encode()
+    files["environment.json"] = outcome.as_json(outcome.environment(task.device) | {"events": events})
     files["config.json"] = outcome.as_json(outcome.request(task, dataset, n_parameters))
     directory = spool.write_outcome(
         home, task.study, task.phase, task.number, files,
@@ -126,7 +160,9 @@ class _Infeasible(Exception):
     """The configuration cannot be built."""
 
 
-def _train(task: Task, dataset: "Dataset", home: Home, tick: Callable[[], None] | None) -> Trained:
+def _train(
+    task: Task, dataset: "Dataset", home: Home, tick: Callable[[], None] | None, on_event: Callable[[str], None]
+) -> Trained:
     from lab import training
 
     config = TrialConfig.from_dict(task.config)
@@ -138,25 +174,74 @@ def _train(task: Task, dataset: "Dataset", home: Home, tick: Callable[[], None] 
             training.fit(
                 config, dataset, task.replication, seed=task.spec["seed"], first_resample=task.first_resample,
                 first_init=task.first_init, n_evaluations=task.spec["n_evaluations"], device=task.device,
-                resume=resume, on_epoch=lambda state: kept.offer(lambda: course.state(state())),
+                resume=resume, on_epoch=lambda state: kept.offer(lambda: course.state(state())), on_event=on_event,
             )
         )  # fmt: skip
-        step = next(steps)  # once that works, an error is a failure, not an infeasible choice
+        first = next(steps)  # once that works, an error is a failure, not an infeasible choice
     except SpecError as error:
         raise _Infeasible(str(error)) from error
     except LabError:
         raise
     except ValueError as error:
         raise _Infeasible(_one_line(error)) from error
-    while True:
+    for step in itertools.chain([first], steps):
         course.add(step, dataset.test)
-        failpoints.hit("epoch")
-        if tick is not None:
-            tick()
-        following = next(steps, None)
-        if following is None:
-            break
-        step = following
+        _passed(tick)
+    return _trained(n_parameters, course, step, dataset, course.seconds())
+
+
+def _train_together(
+    tasks: Sequence[Task],
+    datasets: Sequence["Dataset"],
+    home: Home,
+    tick: Callable[[], None] | None,
+    on_event: Callable[[str], None],
+) -> list[Trained] | None:
+    """Return what training the trials in one pack gave; None if one of them has a checkpoint."""
+    from lab import training
+
+    task, dataset = (
+        tasks[0],
+        datasets[0],
+    )  # they differ in what predictions are decomposed against, which is not trained
+    kept = [checkpoints(t, d, home, _note) for t, d in zip(tasks, datasets, strict=True)]
+    courses, states = zip(*(taken_up(of_task) for of_task in kept), strict=True)
+    if any(state is not None for state in states):
+        return None
+    jobs = [training.Job(TrialConfig.from_dict(t.config), t.replication, t.first_resample, t.first_init) for t in tasks]
+
+    def written(state: Callable[[int], Mapping[str, "Tensor"]], j: int) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
+        return courses[j].state(state(j))
+
+    def offer(state: Callable[[int], Mapping[str, "Tensor"]]) -> None:
+        for j, of_task in enumerate(kept):
+            of_task.offer(functools.partial(written, state, j))
+
+    steps: list[Any] = []
+    for steps in training.fit_many(
+        jobs, dataset, seed=task.spec["seed"], n_evaluations=task.spec["n_evaluations"], device=task.device,
+        on_epoch=offer, on_event=on_event,
+    ):  # fmt: skip
+        for course, step, of_task in zip(courses, steps, datasets, strict=True):
+            course.add(step, of_task.test)
+        _passed(tick)
+    n_parameters = training.count_parameters(jobs[0].config, dataset.image_shape, dataset.n_classes)
+    n_replicas = sum(t.replication.n_replicas for t in tasks)
+    return [
+        _trained(n_parameters, course, step, of_task, course.seconds() * t.replication.n_replicas / n_replicas)
+        for t, course, step, of_task in zip(tasks, courses, steps, datasets, strict=True)
+    ]
+
+
+def _passed(tick: Callable[[], None] | None) -> None:
+    """Note that an evaluation is done."""
+    failpoints.hit("epoch")
+    if tick is not None:
+        tick()
+
+
+def _trained(n_parameters: int, course: Course, step: Any, dataset: "Dataset", seconds: float) -> Trained:
+    """Return what training a trial gave, `step` being its last evaluation."""
     validation = decomposed(step.probabilities_val_DINC, dataset.validation, step.diverged_R)
     shifted = {
         condition: decomposed(probabilities_DINC, dataset.test, step.diverged_R)
@@ -164,5 +249,5 @@ def _train(task: Task, dataset: "Dataset", home: Home, tick: Callable[[], None] 
     }
     return Trained(
         n_parameters, course.snapshots, course.decompositions, validation, step.probabilities_test_DINC, shifted,
-        course.seconds(),
+        seconds,
     )  # fmt: skip

@@ -224,7 +224,7 @@ def booby_trap(patch, k):
     trap(optuna.storages._cached_storage._CachedStorage, "set_trial_param", after=False)
     trap(optuna.storages._cached_storage._CachedStorage, "set_trial_system_attr", after=True)
     trap(workers.InlineEngine, "submit", after=False)
-    trap(workers.inline, "evaluate", after=True)
+    trap(workers.inline, "evaluate_together", after=True)
     trap(FakeTracker, "publish", after=True)
     trap(optuna.Study, "tell", after=True)
     trap(spool, "remove_outcome", after=True)

@@ -4,8 +4,8 @@ Imports torch, `lab.models` and `lab.data` alone, so that it runs on a bare GPU 
 """
 
 from lab.training.evaluation import evaluation_epochs
-from lab.training.job import Job, shape_of
+from lab.training.job import Job
 from lab.training.loop import count_parameters, fit, fit_many
 from lab.training.scores import Evaluation
 
-__all__ = ["Evaluation", "Job", "count_parameters", "evaluation_epochs", "fit", "fit_many", "shape_of"]
+__all__ = ["Evaluation", "Job", "count_parameters", "evaluation_epochs", "fit", "fit_many"]

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from lab import models
 from lab.data.datasets import Dataset
+from lab.fusion import shape_of
 from lab.knobs import TrialConfig
 from lab.spec import Replication
 from lab.training import health
 from lab.training.crew import Crew, State, part, rows_of
 from lab.training.evaluation import Measured, evaluate, evaluation_epochs
-from lab.training.job import Job, shape_of
+from lab.training.job import Job
 from lab.training.members import Members, enlist
 from lab.training.moment import Moment
 from lab.training.precision import arithmetic
@@ -82,7 +83,7 @@ def fit_many(
     goes back to the weights of its best evaluation, and later evaluations repeat what those predict.
 
     Args:
-        jobs: What is trained; their configurations differ in `lab.training.job.OWN_KNOBS` at the most.
+        jobs: What is trained; their configurations differ in `lab.fusion.OWN_KNOBS` at the most.
         dataset: Where the training sets come from, and the points of validation and test.
         seed: The study seed.
         n_evaluations: How often to evaluate.

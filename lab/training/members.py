@@ -24,7 +24,7 @@ class Members:
     """Who the replicas of a crew are.
 
     Attributes:
-        configs_R: Configuration of each replica; they may differ in `lab.training.job.OWN_KNOBS`.
+        configs_R: Configuration of each replica; they may differ in `lab.fusion.OWN_KNOBS`.
         jobs_R: Which of the jobs it belongs to.
         places_R: Its place r = d·I + i in its job.
         inits_R: Its init stream.

@@ -9,10 +9,11 @@ import torch
 
 from lab import training
 from lab.data.datasets import load
+from lab.fusion import OWN_KNOBS, shape_of
 from lab.knobs import TrialConfig
 from lab.spec import Replication
 from lab.training import crew, graphs, loop
-from lab.training.job import OWN_KNOBS, Job, shape_of
+from lab.training.job import Job
 
 CONFIG = TrialConfig(width=12, depth=2, epochs=6, n_train=30, batch_size=8, learning_rate=0.03)
 REPLICATION = Replication(scheme="bootstrap", n_resamples=3, n_inits=2)

@@ -1,0 +1,38 @@
+"""Which trials are trained together, in one pack: those whose networks have the same shape.
+
+Only numbers and choices that change no tensor's shape and no operation may differ; what a trial gives does not depend
+on its company (tests/training/test_packs.py). Knows no torch: the coordinator asks it.
+"""
+
+import dataclasses
+from typing import Any
+
+from lab.knobs import TrialConfig
+from lab.task import Task
+
+OWN_KNOBS = frozenset(
+    {
+        "dropout", "init_scheme", "init_gain", "learning_rate", "momentum", "nesterov", "weight_decay", "schedule",
+        "clip_norm", "patience", "label_noise", "noisy_targets", "label_smoothing", "focal_gamma", "l1", "ema_decay",
+        "swa_start", "epsilon", "attack_epsilon",
+    }
+)  # fmt: skip
+SWITCHES = ("label_smoothing", "attack_epsilon")  # of these, without which an operation is left out
+
+# of one pack on a GPU: a step of a small network is all launches, so company is free until arithmetic fills the device
+GPU_REPLICAS = {"mlp": 1024}
+GPU_REPLICAS_OTHERS = 128
+
+
+def shape_of(config: TrialConfig) -> tuple[Any, ...]:
+    """Return what has to be equal for two configurations to be trained in one pack."""
+    values = dataclasses.asdict(config)
+    switches = [values[name] > 0 for name in SWITCHES]
+    return (*switches, *(value for name, value in sorted(values.items()) if name not in OWN_KNOBS))
+
+
+def most_replicas(task: Task) -> int:
+    """Return how many replicas are trained together at the most: one trial's own, except on a GPU."""
+    if not task.device.startswith("cuda"):
+        return task.replication.n_replicas
+    return GPU_REPLICAS.get(task.config["family"], GPU_REPLICAS_OTHERS)

@@ -1,0 +1,35 @@
+"""Bundles: tasks that a worker carries out together, in one pack."""
+
+from collections import deque
+from collections.abc import Callable
+
+from lab.fusion import most_replicas, shape_of
+from lab.knobs import TrialConfig
+from lab.task import Task
+from lab.workers.engine import MAX_ATTEMPTS
+
+
+def take_bundle(waiting: deque[Task], most: Callable[[Task], int] = most_replicas) -> list[Task]:
+    """Take the first task out of a queue, and those of its shape that fit in a pack with it, in their order.
+
+    A task whose worker died under it goes alone: if it is what kills, its company must not be blamed.
+    """
+    first = waiting.popleft()
+    bundle, rest, room = [first], [], most(first) - first.replication.n_replicas
+    for task in waiting:
+        if task.replication.n_replicas <= room and _together(first, task):
+            bundle.append(task)
+            room -= task.replication.n_replicas
+        else:
+            rest.append(task)
+    waiting.clear()
+    waiting.extend(rest)
+    return bundle
+
+
+def _together(first: Task, second: Task) -> bool:
+    if any((task.attempt - 1) % MAX_ATTEMPTS for task in (first, second)):
+        return False
+    if (first.study, first.spec, first.device) != (second.study, second.spec, second.device):
+        return False
+    return shape_of(TrialConfig.from_dict(first.config)) == shape_of(TrialConfig.from_dict(second.config))

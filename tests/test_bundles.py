@@ -1,0 +1,187 @@
+"""Trials of equal shape are trained in one pack, and nobody can tell from what they give."""
+
+import dataclasses
+import json
+from collections import deque
+from functools import partial
+
+import pytest
+
+from lab import search, spool, training, trial, workers
+from lab.knobs import TrialConfig
+from lab.spec import Choice, Float, Replication, Study
+from lab.storage import Home
+from lab.task import Task
+from lab.trial import evaluate, evaluate_together
+from lab.workers import InlineEngine
+from lab.workers.bundles import take_bundle
+from tests.test_search import FakeTracker
+
+FIXED = dict(width=8, depth=1, epochs=6, n_train=30, batch_size=8)
+STUDY = Study(
+    question="?", data="digits", fixed=FIXED, replication=Replication("bootstrap", 2, 2), n_validation=20, n_test=30
+)
+SAME = ("curves.parquet", "decomposition.json", "config.json", "predictions.npz")
+
+
+def task(number, *, attempt=1, device="cpu", study="s", **knobs):
+    config = dataclasses.asdict(TrialConfig(**(FIXED | knobs)))
+    spec = json.loads(json.dumps(STUDY.to_dict()))
+    return Task(study, spec, "explore", number, config, attempt=attempt, device=device)
+
+
+MIXED = [
+    dict(learning_rate=0.01),
+    dict(learning_rate=0.1, optimizer="adam", dropout=0.3, schedule="cosine"),
+    dict(learning_rate=0.05, patience=1, label_noise=0.2, noisy_targets=True),
+]
+
+
+def taken(tasks, most=100):
+    waiting = deque(tasks)
+    return [t.number for t in take_bundle(waiting, lambda task: most)], [t.number for t in waiting]
+
+
+# --- which go together
+
+
+def test_a_bundle_is_the_first_task_and_those_of_its_shape_and_the_rest_keeps_its_order():
+    tasks = [task(0), task(1, width=16), task(2, learning_rate=0.1), task(3, width=16), task(4, dropout=0.5)]
+    assert taken(tasks) == ([0, 2, 4], [1, 3])
+
+
+@pytest.mark.parametrize(("most", "bundle"), [(0, [0]), (4, [0]), (11, [0, 1]), (12, [0, 1, 2])])
+def test_a_bundle_has_no_more_replicas_than_a_pack_may_have(most, bundle):
+    assert taken([task(k) for k in range(5)], most)[0] == bundle
+
+
+def test_who_lost_a_worker_before_goes_alone_so_that_its_company_is_not_blamed():
+    assert taken([task(0), task(1, attempt=2), task(2)]) == ([0, 2], [1])
+    assert taken([task(0, attempt=3), task(1)]) == ([0], [1])
+    assert taken([task(0, attempt=4), task(1, attempt=4)]) == ([0, 1], [])  # the first attempt of a later session
+
+
+def test_tasks_of_different_studies_or_devices_do_not_go_together():
+    assert taken([task(0), task(1, study="t"), task(2, device="cuda")]) == ([0], [1, 2])
+
+
+def test_on_a_cpu_trials_go_alone_and_on_a_gpu_they_share_a_pack():
+    assert [t.number for t in take_bundle(deque([task(0), task(1)]))] == [0]
+    assert [t.number for t in take_bundle(deque([task(0, device="cuda"), task(1, device="cuda")]))] == [0, 1]
+
+
+# --- what comes of it
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    home = Home(tmp_path_factory.mktemp("alone"))
+    return [spool.read_outcome(evaluate(task(k, **knobs), home)) for k, knobs in enumerate(MIXED)]
+
+
+def check(folders, alone):
+    for folder, expected in zip(folders, alone, strict=True):
+        found = spool.read_outcome(folder)
+        assert found.status == expected.status == "finished"
+        for name in SAME:
+            assert found.contents[name] == expected.contents[name], name
+
+
+def test_trials_trained_together_write_what_each_writes_alone(tmp_path, alone):
+    tasks = [task(k, **knobs) for k, knobs in enumerate(MIXED)]
+    check(evaluate_together(tasks, Home(tmp_path)), alone)
+
+
+def test_the_seconds_of_a_trial_are_its_share_of_the_packs(tmp_path):
+    tasks = [task(k) for k in range(3)]
+    outcomes = [spool.read_outcome(folder) for folder in evaluate_together(tasks, Home(tmp_path))]
+    seconds = [outcome.json("metrics.json")["final"]["seconds"] for outcome in outcomes]
+    whole = outcomes[0].manifest["finished"] - outcomes[0].manifest["started"]
+    assert sum(seconds) == pytest.approx(whole, rel=0.3)
+
+
+def test_what_breaks_a_pack_is_trained_alone_and_so_are_its_mates(tmp_path, alone, monkeypatch):
+    def broken(*args, **options):
+        raise RuntimeError("a kernel failed")
+
+    monkeypatch.setattr(training, "fit_many", broken)
+    monkeypatch.setattr(training, "fit", partial(fit_with, training.loop.fit_many))
+    check(evaluate_together([task(k, **knobs) for k, knobs in enumerate(MIXED)], Home(tmp_path)), alone)
+
+
+def fit_with(fit_many, config, dataset, replication, *, first_resample, first_init, **options):
+    jobs = [training.Job(config, replication, first_resample, first_init)]
+    for (evaluation,) in fit_many(jobs, dataset, **options):
+        yield evaluation
+
+
+def test_a_pack_that_was_killed_goes_on_from_the_checkpoint_of_each_trial(tmp_path, alone, monkeypatch):
+    monkeypatch.setenv("LAB_CHECKPOINT_SECONDS", "0")
+    home, tasks, ticks = Home(tmp_path), [task(k, **knobs) for k, knobs in enumerate(MIXED)], []
+
+    class Killed(BaseException):
+        pass
+
+    def tick():
+        ticks.append(None)
+        if len(ticks) == 4:
+            raise Killed
+
+    with pytest.raises(Killed):
+        evaluate_together(tasks, home, tick=tick)
+    assert all(any(home.checkpoints_of(t.study, t.key).iterdir()) for t in tasks)
+    n_begun = len(ticks)
+    check(evaluate_together(tasks, home, tick=lambda: ticks.append(None)), alone)
+    assert len(ticks) - n_begun < 3 * len(training.evaluation_epochs(6, STUDY.n_evaluations))
+    assert not any(home.checkpoints_of(t.study, t.key).exists() for t in tasks)
+
+
+def test_what_happened_on_the_way_is_in_the_outcome(tmp_path, monkeypatch):
+    def fit_many(jobs, dataset, *, on_event, **options):
+        on_event("8 replicas did not fit in the memory of cuda together: their pack was halved")
+        return training.loop.fit_many(jobs, dataset, on_event=on_event, **options)
+
+    monkeypatch.setattr(training, "fit_many", fit_many)
+    for folder in evaluate_together([task(0), task(1)], Home(tmp_path)):
+        [event] = spool.read_outcome(folder).json("environment.json")["events"]
+        assert "halved" in event
+    [folder] = evaluate_together([task(2)], Home(tmp_path))
+    assert spool.read_outcome(folder).json("environment.json")["events"] == []
+
+
+# --- in a study
+
+
+@pytest.mark.parametrize("sampler", ["qmc", "tpe"])
+def test_a_search_proposes_and_finds_the_same_however_its_packs_are_cut(tmp_path, monkeypatch, sampler):
+    study = dataclasses.replace(
+        STUDY, fixed={k: v for k, v in FIXED.items() if k != "width"}, n_trials=6, sampler=sampler, round_size=3,
+        space=dict(learning_rate=Float(1e-3, 1e-1, log=True), width=Choice(8, 12)), learning_curve=(),
+    )  # fmt: skip
+    from lab import tracking
+
+    monkeypatch.setattr(tracking, "Tracker", FakeTracker)
+    found, sizes = {}, []
+    together = trial.evaluate_together
+
+    def counted(tasks, home, **options):
+        sizes.append(len(tasks))
+        return together(tasks, home, **options)
+
+    class Wide(InlineEngine):
+        """Asks ahead, as on a GPU."""
+
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            self.capacity = 4
+
+    monkeypatch.setattr(workers, "InlineEngine", Wide)
+    monkeypatch.setattr(workers.inline, "evaluate_together", counted)
+    for most in (0, 8, 100):
+        monkeypatch.setattr(workers.inline, "take_bundle", partial(take_bundle, most=lambda task, most=most: most))
+        home = Home(tmp_path / str(most))
+        search.run(study, "s", home=home, engine="inline", device="cpu")
+        runs = [json.loads(path.read_text()) for path in sorted((home.mlruns / "fake_runs" / "s").glob("*.json"))]
+        found[most] = [(run["config"]["config"], run["metrics"]["final"]) for run in runs]
+    assert found[0] == found[8] == found[100]
+    assert max(sizes) > 1
