@@ -24,6 +24,7 @@ Cause = Literal[
     "augment",
     "label_noise",
     "rebalance",
+    "corruption",
     "sampler",
     "analysis",
 ]

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lab import seeds
+from lab.data import corruption
+from lab.data.datasets import Pool
 from lab.models import Network
 from lab.training.attacks import Attack
 from lab.training.augment import Augmentation
@@ -155,6 +157,12 @@ class Crew:
             batches = self._sets.first(self._sets.n_train, self.sets_R).split(self.config.batch_size, dim=1)
             shown.buffers = recalibrated(shown.network, shown.weights, shown.buffers, batches)
         return shown
+
+    def corrupted(self, points: Pool) -> Pool | None:
+        """Return the points under the corruption that these replicas are to be measured under, if there is one."""
+        if self.config.corruption == "none":
+            return None
+        return corruption.pool(points, self.config.corruption, self.config.severity)
 
     def test_attack(self, rows_S: Tensor | None = None) -> Attack | None:
         """Return the attack that these replicas (or all) are to be measured under, if there is one."""

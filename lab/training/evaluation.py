@@ -67,9 +67,13 @@ def evaluate(
     dataset: Dataset,
     *,
     attack: Attack | None = None,
+    corrupted: Pool | None = None,
     signals: Mapping[str, Array] | None = None,
 ) -> Measured:
-    """Measure the replicas of a pack; `sets_R` says which training set each of them has."""
+    """Measure the replicas of a pack; `sets_R` says which training set each of them has.
+
+    Under an attack, and on corrupted test images, if these are given.
+    """
     every_1N = torch.arange(sets.n_train, device=sets_R.device)[None]
 
     def train(rows: slice, part: slice) -> Tensor:
@@ -85,7 +89,10 @@ def evaluate(
         return attack.view(rows)(pack.view(rows), images_RBCHW, labels_B.expand(len(images_RBCHW), -1))
 
     splits = {"train": losses.errors(_logits(pack, sets.n_train, train), sets.labels_DN[sets_R.cpu().numpy()])}
-    for split, pool in (("val", dataset.validation), ("test", dataset.test)):
+    pools = {"val": dataset.validation, "test": dataset.test}
+    if corrupted is not None:
+        pools["corrupted"] = corrupted
+    for split, pool in pools.items():
         logits_RNC = _logits(pack, len(pool.labels), functools.partial(held_out, pool))
         splits[split] = losses.errors(logits_RNC, pool.labels[None])
     if attack is not None:

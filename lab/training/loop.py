@@ -211,8 +211,8 @@ def _one_step(crew: Crew, sets: TrainingSets, moment: Moment) -> None:
 def _evaluate(epoch: int, crew: Crew, sets: TrainingSets, dataset: Dataset, scores: list[Scores]) -> None:
     """Measure a crew, and let those leave that have diverged or stopped; the latter are measured at their best."""
     at_end, pack = epoch == crew.config.epochs, crew.shown()
-    attack = crew.test_attack() if at_end else None
-    measured = evaluate(pack, crew.sets_R, sets, dataset, attack=attack, signals=crew.signals)
+    attack, corrupted = (crew.test_attack(), crew.corrupted(dataset.test)) if at_end else (None, None)
+    measured = evaluate(pack, crew.sets_R, sets, dataset, attack=attack, corrupted=corrupted, signals=crew.signals)
     diverged_R, risk_R = _record(crew.members, measured, scores)
     leaves_R = diverged_R
     if crew.stopping is not None:
@@ -221,7 +221,8 @@ def _evaluate(epoch: int, crew: Crew, sets: TrainingSets, dataset: Dataset, scor
         if len(rows):
             rows_S = torch.from_numpy(rows).to(crew.sets_R.device)
             best, attack = crew.stopping.best(rows_S), crew.test_attack(rows_S)
-            measured = evaluate(best, crew.sets_R[rows_S], sets, dataset, attack=attack)
+            corrupted = crew.corrupted(dataset.test)
+            measured = evaluate(best, crew.sets_R[rows_S], sets, dataset, attack=attack, corrupted=corrupted)
             _record(crew.members.take(rows), measured, scores)
         leaves_R = leaves_R | stops_R
     if leaves_R.any():
