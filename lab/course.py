@@ -97,22 +97,22 @@ def checkpoints(task: Task, dataset: "Dataset", home: Home, note: Callable[[str]
     return Checkpoints(home.checkpoints_of(task.study, task.key), json.loads(json.dumps(identity)), note)
 
 
-def decomposed(probabilities_DINC: np.ndarray, points: "Pool", diverged_R: np.ndarray) -> dict[str, Any] | None:
+def decomposed(
+    probabilities_DINC: np.ndarray | None, points: "Pool", diverged_R: np.ndarray, **others: Any
+) -> dict[str, Any] | None:
     """Return the decomposition over the replicas that did not diverge, None if there is none.
 
-    Terms that the replicas that are left cannot tell apart are None, as JSON has no NaN.
+    Terms that the replicas that are left cannot tell apart are None, as JSON has no NaN. `others` are further arguments
+    of `lab.analysis.decomposition.decompose`, as logits in place of the probabilities, and the loss.
     """
     from lab.analysis.decomposition import decompose
 
-    gone_DI = np.asarray(diverged_R).reshape(probabilities_DINC.shape[:2])
+    given = others["logits"] if probabilities_DINC is None else probabilities_DINC
+    gone_DI = np.asarray(diverged_R).reshape(given.shape[:-2])
     if gone_DI.all():
         return None
-    # whoever is NaN throughout is left out
-    kept_DINC = np.where(gone_DI[:, :, None, None], np.float32(np.nan), probabilities_DINC)
-    known: dict[str, Any] = {"posterior_NC": points.posterior, "level": outcome.LEVEL}
-    if len(kept_DINC) == 1:  # scheme "seeds": all of the variance that shows is that from the seed
-        parts = decompose(kept_DINC[0], points.labels, design="independent", **known).to_dict()
-        parts |= {f"variance_init{end}": parts[f"variance{end}"] for end in ("", "_lo", "_hi")}
-    else:
-        parts = decompose(kept_DINC, points.labels, **known).to_dict()
+    parts = decompose(
+        probabilities_DINC, points.labels, posterior_NC=points.posterior, missing_DI=gone_DI, level=outcome.LEVEL,
+        **others,
+    ).to_dict()  # fmt: skip
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in parts.items()}

@@ -88,7 +88,10 @@ class History:
         content = self.artifacts.read(key, ["predictions.npz"])["predictions.npz"]
         with self.artifacts.parsing(key, "predictions.npz"), np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             posterior = arrays["posterior_NC"] if "posterior_NC" in arrays else None
-            return Predictions(arrays["probabilities_DINC"], arrays["labels_N"], posterior)
+            # runs of earlier editions hold probabilities
+            stored = "log_probabilities_DINC" in arrays
+            probabilities = np.exp(arrays["log_probabilities_DINC"]) if stored else arrays["probabilities_DINC"]
+            return Predictions(probabilities, arrays["labels_N"], posterior)
 
     def examples(self, key: str) -> Examples | None:
         """Read the images kept of a trial; None where none were: they are of the phase "confirm".

@@ -31,6 +31,7 @@ SCORES = ("loss", "risk", "error")
 WORST = {"risk": 2.0, "error": 1.0}  # of the Brier score summed over classes, and of the zero-one loss
 TRAIN_ERRORS = (0.1, 0.01)
 LEVEL = 0.95
+OTHER_LOSSES = ("cross_entropy", "zero_one")  # decomposed at the end, beside the Brier score
 N_EXAMPLES = 24  # of the hardest test images, by bias² and by variance each
 
 
@@ -55,9 +56,15 @@ class Trained:
     snapshots: list[Snapshot]
     decompositions: list[dict[str, Any] | None]  # on the test set, one a snapshot; None: no replica is left
     validation: dict[str, Any] | None  # at the end
-    probabilities_DINC: np.ndarray  # on the test set, at the end
+    log_probabilities_DINC: np.ndarray  # on the test set, at the end
     shifted: Mapping[str, dict[str, Any] | None] = field(default_factory=dict)  # the same under attack …
+    losses: Mapping[str, dict[str, Any] | None] = field(default_factory=dict)  # of other losses, on the test set
     seconds: float = math.nan  # of training, over all attempts that went on from another
+
+    @property
+    def probabilities_DINC(self) -> np.ndarray:
+        """Final predictions on the test set."""
+        return np.exp(self.log_probabilities_DINC)
 
 
 def results(task: "Task", dataset: "Dataset", trained: Trained, *, seconds: float) -> dict[str, bytes]:
@@ -193,6 +200,7 @@ def decomposition(trained: Trained) -> dict[str, Any]:
         "final": trained.decompositions[-1],
         "validation": trained.validation,
         "shifted": dict(trained.shifted),
+        "losses": dict(trained.losses),
         "epochs": [
             {"epoch": step.epoch} | parts
             for step, parts in zip(trained.snapshots, trained.decompositions, strict=True)
@@ -202,12 +210,15 @@ def decomposition(trained: Trained) -> dict[str, Any]:
 
 
 def predictions(dataset: "Dataset", trained: Trained) -> bytes:
-    """Return the final predictions on the test set; those of diverged replicas are NaN."""
+    """Return the final predictions on the test set; those of diverged replicas are NaN.
+
+    Log probabilities in float32: what is nearly impossible still has its cross-entropy.
+    """
     step = trained.snapshots[-1]
-    probabilities_DINC = trained.probabilities_DINC.astype(np.float32)
-    gone_DI = step.diverged_R.reshape(probabilities_DINC.shape[:2])
+    log_p_DINC = trained.log_probabilities_DINC.astype(np.float32)
+    gone_DI11 = step.diverged_R.reshape(log_p_DINC.shape[:-2])[..., None, None]
     arrays = {
-        "probabilities_DINC": np.where(gone_DI[:, :, None, None], np.float32(np.nan), probabilities_DINC),
+        "log_probabilities_DINC": np.where(gone_DI11, np.float32(np.nan), log_p_DINC),
         "labels_N": dataset.test.labels,
     }
     if dataset.test.posterior is not None:
@@ -253,7 +264,7 @@ def metrics(task: "Task", dataset: "Dataset", trained: Trained, seconds: float) 
         for score in ("risk", "error"):
             for end in ("", "_lo", "_hi"):
                 final[f"val_{score}{end}"] = trained.validation[score + end]
-    for condition, parts in trained.shifted.items():
+    for condition, parts in {**trained.shifted, **trained.losses}.items():
         final |= {f"{condition}_{name}": value for name, value in _parts(parts, every_interval=True).items()}
     final |= trial_scores.scores(trained.probabilities_DINC, dataset.test.labels, last.diverged_R, level=LEVEL)
     watched = [step.signals for step in trained.snapshots if step.signals]

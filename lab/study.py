@@ -79,8 +79,14 @@ def build_parser() -> argparse.ArgumentParser:
     decompose = command("decompose", _decompose, "decompose the error of anyone's predictions")
     decompose.add_argument(
         "file",
-        help="an .npz file: probabilities (D, I, N, C) or (R, N, C), labels (N,) and, if known, posterior (N, C)",
+        help="an .npz file: probabilities or logits (D, I, N, C) or (R, N, C), labels (N,) and, if known, "
+        "posterior (N, C)",
     )
+    decompose.add_argument("--loss", choices=("brier", "cross_entropy", "zero_one"), default="brier",
+                           help="which loss is decomposed (default: brier)")  # fmt: skip
+    decompose.add_argument("--design", choices=("crossed", "nested", "independent"),
+                           help="what replicas share (default: crossed, for (R, N, C) independent)")  # fmt: skip
+    decompose.add_argument("--level", type=float, default=0.95, help="of the intervals (default: 0.95)")
     return parser
 
 
@@ -351,7 +357,7 @@ def _ui(args: argparse.Namespace) -> tuple[int, Any]:
 def _decompose(args: argparse.Namespace) -> tuple[int, Any]:
     from lab import predictions_file
 
-    parts = predictions_file.decompose(Path(args.file))
+    parts = predictions_file.decompose(Path(args.file), loss=args.loss, design=args.design, level=args.level)
     _say(predictions_file.as_text(parts))
     return 0, parts
 

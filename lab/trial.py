@@ -247,7 +247,11 @@ def _trained(n_parameters: int, course: Course, step: Any, dataset: "Dataset", s
         condition: decomposed(probabilities_DINC, dataset.test, step.diverged_R)
         for condition, probabilities_DINC in step.probabilities_shifted.items()
     }
+    losses = {
+        loss: decomposed(None, dataset.test, step.diverged_R, logits=step.log_probabilities_test_DINC, loss=loss)
+        for loss in outcome.OTHER_LOSSES
+    }
     return Trained(
-        n_parameters, course.snapshots, course.decompositions, validation, step.probabilities_test_DINC, shifted,
-        seconds,
+        n_parameters, course.snapshots, course.decompositions, validation, step.log_probabilities_test_DINC, shifted,
+        losses, seconds,
     )  # fmt: skip

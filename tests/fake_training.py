@@ -30,11 +30,15 @@ N_CLASSES = 3
 class Evaluation:
     epoch: int
     metrics: dict[str, np.ndarray]
-    probabilities_test_DINC: np.ndarray
+    log_probabilities_test_DINC: np.ndarray
     probabilities_val_DINC: np.ndarray
     diverged_R: np.ndarray
     probabilities_shifted: dict[str, np.ndarray] = field(default_factory=dict)
     signals: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def probabilities_test_DINC(self) -> np.ndarray:
+        return np.exp(self.log_probabilities_test_DINC)
 
 
 def fake(**sizes: Any) -> Dataset:
@@ -113,7 +117,7 @@ def fit(
         if on_epoch is not None:
             on_epoch(lambda k=k: _state(k))  # type: ignore[misc]
         if k >= n_before:
-            yield Evaluation(epoch, metrics, probabilities["test"], probabilities["val"], gone_R)
+            yield Evaluation(epoch, metrics, np.log(probabilities["test"]), probabilities["val"], gone_R)
 
 
 def _state(n_yielded: int) -> dict[str, Any]:

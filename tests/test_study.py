@@ -234,12 +234,37 @@ def test_decompose_takes_anyones_predictions(project, capsys):
     assert parts["variance_init"] is None
 
 
+def test_decompose_takes_logits_other_losses_and_designs(project, capsys):
+    arrays = predictions()
+    np.savez("logits.npz", logits=np.log(arrays["probabilities"]), labels=arrays["labels"])
+    assert study.main(["decompose", "logits.npz", "--loss", "cross_entropy", "--json"]) == 0
+    parts = json.loads(capsys.readouterr().out)
+    right = np.take_along_axis(arrays["probabilities"], arrays["labels"][None, None, :, None], axis=-1)
+    assert parts["risk"] == pytest.approx(-np.log(right).mean(), abs=1e-12)
+    assert parts["bias"] + parts["variance"] == pytest.approx(parts["risk"], abs=1e-12)
+    assert study.main(["decompose", "logits.npz", "--design", "nested", "--level", "0.5", "--json"]) == 0
+    parts = json.loads(capsys.readouterr().out)
+    assert (parts["design"], parts["level"], parts["variance_interaction"]) == ("nested", 0.5, None)
+    # predicted classes alone, of few replicas
+    hard = arrays["probabilities"].argmax(axis=-1).reshape(12, 20)[:5]
+    np.savez("hard.npz", predictions=hard, labels=arrays["labels"])
+    assert study.main(["decompose", "hard.npz", "--loss", "zero_one"]) == 0
+    text = capsys.readouterr().err
+    assert f"{(hard != arrays['labels']).mean():.5f}" in text
+    assert "Kohavi–Wolpert bias² + noise" in text
+    assert "fewer than 10 replicas" in text
+    assert study.main(["decompose", "hard.npz", "--level", "95"]) == 2
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda a: a.pop("labels"), "no array 'labels': it holds probabilities"),
         (lambda a: a.pop("probabilities"), "no array 'probabilities'"),
-        (lambda a: a.update(probabilities=a["probabilities"][0, 0]), "give floats of shape (D, I, N, C) or (R, N, C)"),
+        (
+            lambda a: a.update(probabilities=a["probabilities"][0, 0]),
+            "(D, I, K, N, C) or (R, N, C)",
+        ),
         (lambda a: a.update(probabilities=np.ones((2, 2, 20, 3), int)), "int64"),
         (lambda a: a.update(probabilities=a["probabilities"] * 3 - 1), "run from"),
         (lambda a: a.update(probabilities=a["probabilities"] * 0.5), "sum to"),

@@ -29,7 +29,7 @@ def outcome(tmp_path: Path, replication: Replication, data: str = "digits", **kn
     files = {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
     assert files["manifest"]["status"] == "finished", files["manifest"]["reason"]
     with np.load(io.BytesIO((folder / "predictions.npz").read_bytes()), allow_pickle=False) as arrays:
-        return files | dict(arrays)
+        return files | dict(arrays) | {"probabilities_DINC": np.exp(arrays["log_probabilities_DINC"])}
 
 
 def test_seeds_on_one_training_set_give_the_variance_from_the_seed_and_no_other(tmp_path):

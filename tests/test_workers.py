@@ -112,7 +112,7 @@ def test_what_is_tracked_agrees_with_the_stored_predictions_computed_a_second_wa
     outcome = spool.read_outcome(evaluate(a_task(), home))
     final = outcome.json("metrics.json")["final"]
     with np.load(outcome.directory / "predictions.npz", allow_pickle=False) as stored:
-        p_DINC, y_N = stored["probabilities_DINC"].astype(np.float64), stored["labels_N"]
+        p_DINC, y_N = np.exp(stored["log_probabilities_DINC"].astype(np.float64)), stored["labels_N"]
     losses_DI = ((p_DINC - np.eye(3)[y_N]) ** 2).sum(axis=-1).mean(axis=-1)
     assert final["risk"] == pytest.approx(losses_DI.mean(), abs=1e-6)
     assert final["test_risk"] == pytest.approx(losses_DI.mean(), abs=1e-6)
@@ -134,8 +134,8 @@ def test_replicas_that_diverged_are_nan_in_the_files_counted_and_left_out_of_the
     assert outcome.status == "diverged"
     assert (final["n_replicas"], final["n_diverged"]) == (12, 6)
     with np.load(outcome.directory / "predictions.npz", allow_pickle=False) as stored:
-        lost_DI = np.isnan(stored["probabilities_DINC"]).all(axis=(2, 3))
-        assert np.isfinite(stored["probabilities_DINC"][~lost_DI]).all()
+        lost_DI = np.isnan(stored["log_probabilities_DINC"]).all(axis=(2, 3))
+        assert np.isfinite(stored["log_probabilities_DINC"][~lost_DI]).all()
     assert lost_DI.ravel().tolist() == [False] * 6 + [True] * 6
     assert outcome.json("decomposition.json")["final"]["n_replicas"] == 6
     assert all(math.isfinite(value) for value in final.values())

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lab.analysis import brier, cross_entropy, partitions, zero_one
-from lab.analysis.inputs import checked
+from lab.analysis.inputs import as_array, checked, one_hot
 from lab.analysis.intervals import Spread, mean_interval
 from lab.analysis.layout import Array, Design, chunks
 
@@ -112,7 +112,8 @@ def decompose(
         probabilities_DINC: Predicted probabilities: (D, I, N, C) for a crossed design (seed i is the same for every
             resample), (D, I, K, N, C) if label noise was redrawn K times as well, (D, I, N, C) for a nested design
             (seeds are new in each resample), (R, N, C) for independent replicas. A replica that is NaN throughout is
-            left out, as a diverged one. None if `logits` are given.
+            left out, as a diverged one. None if `logits` are given. For the zero-one loss also predicted classes,
+            whole numbers without the axis C.
         labels_N: Class numbers 0 … C − 1.
         logits: Instead of probabilities: scores before the softmax, or log probabilities, of the same shapes.
         loss: Which loss is decomposed, a key of `LOSSES`.
@@ -131,6 +132,10 @@ def decompose(
         raise ValueError(f"loss {loss!r} is unknown: choose one of {', '.join(LOSSES)}")
     if level is not None and not 0 < level < 1:
         raise ValueError(f"level = {level!r} has to lie between 0 and 1")
+    if loss == "zero_one" and probabilities_DINC is not None:
+        given = as_array(probabilities_DINC, "predictions")
+        if given.dtype.kind in "iu" and given.ndim == (2 if design == "independent" else 3):
+            probabilities_DINC = one_hot(given, labels_N, posterior_NC)
     predictions = checked(
         probabilities_DINC, labels_N, logits=logits, posterior_NC=posterior_NC, design=design, missing=missing_DI
     )

@@ -151,6 +151,24 @@ def checked(
     return Predictions(values, logits is not None, labels, posterior, Layout.of(design, used_DIK))
 
 
+def one_hot(classes: ArrayLike, labels_N: ArrayLike, posterior_NC: ArrayLike | None) -> NDArray[np.float64]:
+    """Return predicted class numbers (…, N) as votes (…, N, C), with as many classes as there are anywhere.
+
+    Raises:
+        ValueError: A class number is negative.
+    """
+    index = as_array(classes, "predicted classes")
+    if index.size and index.min() < 0:
+        raise ValueError(f"predicted classes run from {index.min()}: give class numbers from 0 on")
+    if posterior_NC is not None:
+        n_classes = as_array(posterior_NC, "posterior").shape[-1]
+    else:
+        n_classes = max(2, int(index.max(initial=0)) + 1, int(as_array(labels_N, "labels").max(initial=0)) + 1)
+    if index.max(initial=0) >= n_classes:
+        raise ValueError(f"predicted classes run to {index.max()}, but the posterior has {n_classes} classes")
+    return np.eye(n_classes)[index]
+
+
 def as_array(values: Any, what: str) -> NDArray[Any]:
     """Return anyone's array (numpy, torch on any device, pandas, nested lists) as numpy's.
 

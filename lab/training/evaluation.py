@@ -27,7 +27,7 @@ class Measured(NamedTuple):
     """One evaluation of R replicas.
 
     Attributes:
-        splits: train, val and test → errors and probabilities (R, N, C), see `lab.training.losses.errors`. Also
+        splits: train, val and test → errors and log probabilities (R, N, C), see `lab.training.losses.errors`. Also
             "attacked", the test set under attack, where it is measured.
         finite_R: Whether all weights are finite.
         signals: name → (R,), see `lab.training.health`.

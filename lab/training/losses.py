@@ -138,7 +138,7 @@ class Errors(NamedTuple):
 
 
 def errors(logits_RNC: Tensor, labels_RN: NDArray[np.int64]) -> tuple[Errors, Array]:
-    """Return the errors of each replica and its probabilities (R, N, C), in float64 on the CPU.
+    """Return the errors of each replica and its log probabilities (R, N, C), in float64 on the CPU.
 
     Args:
         logits_RNC: Logits, any device.
@@ -154,4 +154,4 @@ def errors(logits_RNC: Tensor, labels_RN: NDArray[np.int64]) -> tuple[Errors, Ar
     top = log_probabilities == log_probabilities.max(axis=-1, keepdims=True)
     correct = np.take_along_axis(top, labels, axis=-1)[..., 0] / np.maximum(top.sum(axis=-1), 1)
     correct = np.where(np.isfinite(log_right), correct, np.nan)
-    return Errors(-log_right.mean(axis=1), brier.mean(axis=1), 1 - correct.mean(axis=1)), probabilities
+    return Errors(-log_right.mean(axis=1), brier.mean(axis=1), 1 - correct.mean(axis=1)), log_probabilities

@@ -23,8 +23,9 @@ class Evaluation:
     Attributes:
         epoch: Counts from 1; the last is `config.epochs`.
         metrics: `{train,val,test}_{loss,risk,error}` → (R,) float64, means over examples; NaN for diverged replicas.
-        probabilities_test_DINC: Predictions on the test set, float32; NaN for diverged replicas.
-        probabilities_val_DINC: The same on the validation set.
+        log_probabilities_test_DINC: Predictions on the test set, float32; NaN for diverged replicas. Logarithms, as
+            a probability that float32 rounds to 0 still has a cross-entropy.
+        probabilities_val_DINC: Predictions on the validation set.
         diverged_R: Replicas whose weights or training loss have been infinite or NaN at this or an earlier evaluation.
         probabilities_shifted: The same on the test set under other conditions ("attacked"), where they were measured;
             NaN for replicas that were not. `metrics` then has `{condition}_{loss,risk,error}` too.
@@ -33,11 +34,16 @@ class Evaluation:
 
     epoch: int
     metrics: dict[str, NDArray[np.float64]]
-    probabilities_test_DINC: NDArray[np.float32]
+    log_probabilities_test_DINC: NDArray[np.float32]
     probabilities_val_DINC: NDArray[np.float32]
     diverged_R: NDArray[np.bool_]
     probabilities_shifted: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     signals: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+
+    @property
+    def probabilities_test_DINC(self) -> NDArray[np.float32]:
+        """Predictions on the test set, float32; NaN for diverged replicas."""
+        return np.exp(self.log_probabilities_test_DINC)
 
 
 class Scores:
@@ -61,25 +67,25 @@ class Scores:
             for name in Errors._fields
         }
         self.signals: dict[str, NDArray[np.float64]] = {}
-        self._probabilities: dict[str, NDArray[np.float32]] = {}
+        self._log_probabilities: dict[str, NDArray[np.float32]] = {}
 
     def record(self, replicas_S: NDArray[np.int64], measured: Measured) -> None:
         """Replace what is known of these replicas; one that is not finite counts as diverged from now on."""
         finite_S = measured.finite_R.copy()
-        for errors, probabilities in measured.splits.values():
-            finite_S &= np.isfinite(errors.loss) & np.isfinite(probabilities).all(axis=(1, 2))
+        for errors, log_probabilities in measured.splits.values():
+            finite_S &= np.isfinite(errors.loss) & np.isfinite(log_probabilities).all(axis=(1, 2))
         self.diverged_R[replicas_S] |= ~finite_S
         gone_S = self.diverged_R[replicas_S]
-        for split, (errors, probabilities) in measured.splits.items():
+        for split, (errors, log_probabilities) in measured.splits.items():
             for name, values in errors._asdict().items():
                 known_R = self.metrics.setdefault(f"{split}_{name}", np.full(len(self.diverged_R), np.nan))
                 known_R[replicas_S] = np.where(gone_S, np.nan, values)
             if split == "train":
                 continue
-            if split not in self._probabilities:
-                shape = (len(self.diverged_R), *probabilities.shape[1:])
-                self._probabilities[split] = np.full(shape, np.nan, dtype=np.float32)
-            self._probabilities[split][replicas_S] = np.where(gone_S[:, None, None], np.nan, probabilities)
+            if split not in self._log_probabilities:
+                shape = (len(self.diverged_R), *log_probabilities.shape[1:])
+                self._log_probabilities[split] = np.full(shape, np.nan, dtype=np.float32)
+            self._log_probabilities[split][replicas_S] = np.where(gone_S[:, None, None], np.nan, log_probabilities)
         for name, values in measured.signals.items():
             known_R = self.signals.setdefault(name, np.full(len(self.diverged_R), np.nan))
             known_R[replicas_S] = np.where(gone_S, np.nan, values)
@@ -88,19 +94,19 @@ class Scores:
         """Return a copy of what is known, as the evaluation of this epoch."""
         self.epoch = epoch
         predicted = {
-            split: probabilities.reshape(*self._shape, *probabilities.shape[1:]).copy()
-            for split, probabilities in self._probabilities.items()
+            split: log_probabilities.reshape(*self._shape, *log_probabilities.shape[1:]).copy()
+            for split, log_probabilities in self._log_probabilities.items()
         }
+        log_test = predicted.pop("test")
+        predicted = {split: np.exp(log_probabilities) for split, log_probabilities in predicted.items()}
         metrics = {name: values.copy() for name, values in self.metrics.items()}
         signals, self.signals = self.signals, {}  # they are of one evaluation: who is not measured at the next has none
-        return Evaluation(
-            epoch, metrics, predicted.pop("test"), predicted.pop("val"), self.diverged_R.copy(), predicted, signals
-        )
+        return Evaluation(epoch, metrics, log_test, predicted.pop("val"), self.diverged_R.copy(), predicted, signals)
 
     def state(self) -> dict[str, Tensor]:
         """Return all of it, without a copy."""
         arrays = {"epoch": np.array(self.epoch), "diverged": self.diverged_R, **self.metrics}
-        arrays |= {f"probabilities.{split}": values for split, values in self._probabilities.items()}
+        arrays |= {f"log_probabilities.{split}": values for split, values in self._log_probabilities.items()}
         arrays |= {f"signals.{name}": values for name, values in self.signals.items()}
         return {name: torch.from_numpy(values) for name, values in arrays.items()}
 
@@ -108,8 +114,8 @@ class Scores:
         """Go on from what `state` returned."""
         arrays = {name: value.numpy().copy() for name, value in state.items()}
         self.epoch, self.diverged_R = int(arrays.pop("epoch")), arrays.pop("diverged")
-        self._probabilities, self.signals = (
+        self._log_probabilities, self.signals = (
             {name.removeprefix(prefix): arrays.pop(name) for name in list(arrays) if name.startswith(prefix)}
-            for prefix in ("probabilities.", "signals.")
+            for prefix in ("log_probabilities.", "signals.")
         )
         self.metrics = arrays

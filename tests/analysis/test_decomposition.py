@@ -1,9 +1,14 @@
 """The estimators against closed forms, the classical mean squares, simulations with known parts, and mlxtend."""
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from mlxtend.evaluate import bias_variance_decomp
+from sklearn.tree import DecisionTreeClassifier
 
+import lab
+from lab.analysis import layout
 from lab.analysis.decomposition import decompose
 
 PARTS = ("variance_resample", "variance_init", "variance_interaction")
@@ -241,3 +246,68 @@ def test_a_single_nan_prediction_is_an_error_not_a_diverged_replica():
     f[0, 1, 2, 0] = np.nan
     with pytest.raises(ValueError, match="NaN or infinite"):
         decompose(f, np.array([0, 1, 2]))
+
+
+def test_torch_pandas_and_lists_are_taken_as_they_are():
+    rng = np.random.default_rng(12)
+    f, labels = random_probabilities(rng, 3, 3, 8, 2), rng.integers(0, 2, 8)
+    expected = lab.decompose(f, labels).to_dict()
+    assert lab.decompose(torch.tensor(f, requires_grad=True), torch.tensor(labels)).to_dict() == expected
+    assert lab.decompose(f.tolist(), pd.Series(labels.astype(float))).to_dict() == expected
+    frames = [pd.DataFrame(f[d, i]) for d in range(3) for i in range(3)]
+    independent = lab.decompose(frames, labels, design="independent")
+    assert independent.risk == pytest.approx(expected["risk"])
+
+
+def test_logits_give_what_their_softmax_gives():
+    rng = np.random.default_rng(13)
+    logits, labels = rng.standard_normal((4, 3, 9, 3)), rng.integers(0, 3, 9)
+    p = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+    for loss in ("brier", "cross_entropy", "zero_one"):
+        one, two = lab.decompose(None, labels, logits=logits, loss=loss), lab.decompose(p, labels, loss=loss)
+        assert one.risk == pytest.approx(two.risk, abs=1e-12)
+        assert one.terms.keys() == two.terms.keys()
+
+
+def test_terms_of_each_point_come_first_and_their_means_last():
+    rng = np.random.default_rng(14)
+    f, labels = random_probabilities(rng, 4, 3, 11, 3), rng.integers(0, 3, 11)
+    for loss in ("brier", "cross_entropy", "zero_one"):
+        result = lab.decompose(f, labels, loss=loss)
+        one = lab.decompose(f[:, :, 4:5], labels[4:5], loss=loss, level=None)
+        for name in result.terms.keys() - {"noise", "kw_noise"}:
+            assert result.per_example[name].mean() == pytest.approx(getattr(result, name), abs=1e-13)
+            assert result.per_example[name][4] == pytest.approx(getattr(one, name), abs=1e-13)
+
+
+def test_predictions_in_many_portions_of_points_give_the_same(monkeypatch):
+    rng = np.random.default_rng(15)
+    f, labels = random_probabilities(rng, 4, 3, 50, 3), rng.integers(0, 3, 50)
+    whole = lab.decompose(f, labels).to_dict()
+    monkeypatch.setattr("lab.analysis.decomposition.chunks", lambda n, size: layout.chunks(n, size, at_once=7 * size))
+    pieces = lab.decompose(f, labels).to_dict()
+    assert all(pieces[name] == pytest.approx(value, abs=1e-12) for name, value in whole.items() if name != "noise"
+               and isinstance(value, float))  # fmt: skip
+
+
+def test_a_term_that_another_loss_has_is_named_in_the_error():
+    result = lab.decompose(np.full((2, 2, 3, 3), 1 / 3), np.zeros(3, dtype=int))
+    with pytest.raises(AttributeError, match="a brier decomposition has no term 'bias': risk, noise, bias_sq"):
+        _ = result.bias
+
+
+def test_mlxtend_finds_the_same_terms_of_the_zero_one_loss():
+    """mlxtend adds V_u + V_b for two classes, where the loss is B + V_u − V_b (an odd number of rounds has no ties)."""
+    rng = np.random.default_rng(16)
+    X, y = rng.standard_normal((80, 3)), rng.integers(0, 2, 80)
+    y[X[:, 0] > 0.3] = 1
+    tree, predicted = DecisionTreeClassifier(random_state=0), []
+    fit_predict = tree.predict
+    tree.predict = lambda points: predicted.append(fit_predict(points)) or predicted[-1]
+    loss, bias, variance = bias_variance_decomp(
+        tree, X[:50], y[:50], X[50:], y[50:], loss="0-1_loss", num_rounds=15, random_seed=2
+    )
+    ours = lab.decompose(np.stack(predicted), y[50:], loss="zero_one", design="independent")
+    assert ours.risk == pytest.approx(loss, abs=1e-12)
+    assert ours.bias == pytest.approx(bias, abs=1e-12)
+    assert ours.variance_unbiased + ours.variance_biased == pytest.approx(variance, abs=1e-12)
