@@ -24,7 +24,7 @@ from lab.report.style import (
 
 
 def importance_bars(table: pd.DataFrame, *, with_noise: bool) -> go.Figure | None:
-    """Return each knob's importance for bias² and for variance side by side, with intervals.
+    """Return each knob's importance for bias² and for variance side by side, with intervals, and what none explains.
 
     Args:
         table: `lab.analysis.attribution.importance`; knobs of a target without a ranking are left out.
@@ -33,7 +33,8 @@ def importance_bars(table: pd.DataFrame, *, with_noise: bool) -> go.Figure | Non
     table = table[table["status"] != "no ranking"]
     if table.empty:
         return None
-    order = table.groupby("knob", sort=True)["importance"].max().sort_values(kind="stable").index.tolist()
+    knobs = table.groupby("knob", sort=True)["importance"].max().sort_values(kind="stable").index.tolist()
+    order = ["(unexplained)", *knobs]
     fig = figure(
         x={"title": {"text": "importance (loss of R²)"}, "showgrid": True,
            "rangemode": "tozero"},
@@ -50,6 +51,12 @@ def importance_bars(table: pd.DataFrame, *, with_noise: bool) -> go.Figure | Non
             mode="markers", marker={"color": style.color, "symbol": style.symbol, "size": 10},
             error_x=whiskers(rows, "importance", style.color), text=rows["knob"].tolist(),
             hovertemplate=f"%{{text}} → {style.label}: %{{x:.2f}}<extra></extra>",
+        )  # fmt: skip
+        left = float(rows["unexplained"].iloc[0])
+        fig.add_scatter(
+            x=[round(left, 4)], y=[shift], mode="markers", name=f"{style.label}: unexplained", showlegend=False,
+            marker={"color": style.color, "symbol": f"{style.symbol}-open", "size": 10, "line": {"width": 2}},
+            hovertemplate=f"unexplained of {style.label}: %{{x:.2f}}<extra></extra>",
         )  # fmt: skip
     fig.add_shape(type="line", x0=0, x1=0, y0=0, y1=1, yref="paper", line={"color": MUTED, "width": 1})
     return fig

@@ -69,12 +69,15 @@ def _best(explore: pd.DataFrame, history: History | None) -> str:
     if rows.empty or history is None:
         return "No trial has been measured yet."
     row = rows.sort_values(["s", "number"], kind="stable").iloc[0]
-    known = bool(history.data.get("has_posterior"))
-    bias = "bias²" if known else "bias² + noise"
+    bias = _bias(history)
     return (
         f"Best so far: trial {row['number']:g}, validation risk {with_interval(row, 'val_risk')}; on the test set "
         f"{bias} {with_interval(row, 'bias_sq')}, variance {with_interval(row, 'variance')}."
     )
+
+
+def _bias(history: History) -> str:
+    return "bias²" if history.data.get("has_posterior") else "bias² + noise"
 
 
 def _search_chart(explore: pd.DataFrame) -> dict[str, Any] | None:
@@ -138,9 +141,10 @@ def _last_trials(explore: pd.DataFrame, history: History | None) -> dict[str, An
         return None
     knobs = [k for k in history.spec.get("space", {}) if k in explore][:6]
     rows = explore.sort_values("finished", ascending=False, kind="stable").head(LAST_TRIALS)
-    names = [n for n in ("val_risk", "bias_sq", "variance") if n in explore]
+    words = {"val_risk": "validation risk", "bias_sq": _bias(history), "variance": "variance"}
+    names = [n for n in words if n in explore]
     return {
-        "columns": ["trial", "outcome", *(n.replace("_", " ") for n in names), *knobs],
+        "columns": ["trial", "outcome", *(words[n] for n in names), *knobs],
         "rows": [
             [
                 f"{row['number']}",

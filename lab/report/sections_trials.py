@@ -53,8 +53,8 @@ def drivers(page: Page) -> Section:
     ]
     caption = (
         "Loss of out-of-fold R² of a random forest on the log of each part when one knob is shuffled, "
-        f"n = {int(table['n_trials'].max())} trials. {'; '.join(facts)}. Association, not cause: trials differ in many "
-        "knobs at once."
+        f"n = {int(table['n_trials'].max())} trials. {'; '.join(facts)}. Hollow: the share that no knob "
+        "explains. Association, not cause: trials differ in many knobs at once."
     )
     blocks = []
     bars = figures_trials.importance_bars(table, with_noise=page.known_noise)

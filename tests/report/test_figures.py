@@ -170,3 +170,12 @@ def test_the_map_of_images_marks_labels_to_check_and_thins_many_points(made):
     thin = figures_examples.thinned(many, 1000)
     assert len(thin) == 1000 and thin["risk"].max() == many["risk"].max() and thin["risk"].min() == many["risk"].min()
     assert set(many.nlargest(480, "risk")["index"]) <= set(thin["index"])
+
+
+def test_the_forest_of_knobs_shows_what_no_knob_explains_in_a_row_of_its_own(made):
+    table = made("healthy")[1].importance
+    fig = figures_trials.importance_bars(table, with_noise=False)
+    assert fig.layout.yaxis.ticktext[0] == "(unexplained)" and len(fig.layout.yaxis.ticktext) == 9
+    for target, name in (("bias_sq", "bias² + noise"), ("variance", "variance")):
+        expected = table[table["target"] == target]["unexplained"].iloc[0]
+        assert trace(fig, f"{name}: unexplained").x[0] == pytest.approx(expected, abs=1e-4)
