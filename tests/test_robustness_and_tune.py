@@ -1,0 +1,45 @@
+"""studies/robustness.py and studies/tune.py: small runs end in a report, with what each of them is about."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from lab import study
+
+STUDIES = Path(__file__).parent.parent / "studies"
+
+
+def smoke(name, tmp_path, monkeypatch, n_trials):
+    """Run a study in small and return the rows of its trials.csv."""
+    monkeypatch.chdir(tmp_path)
+    flags = ["--smoke", "--trials", str(n_trials), "--engine", "inline", "--device", "cpu"]
+    assert study.main(["run", str(STUDIES / f"{name}.py"), *flags]) == 0
+    with (tmp_path / "reports" / f"{name},smoke" / "trials.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.slow
+def test_robustness_measures_the_parts_of_the_error_under_attack(tmp_path, monkeypatch):
+    rows = smoke("robustness", tmp_path, monkeypatch, 3)
+    explored = {row["variant"]: row for row in rows if row["phase"] == "explore"}
+    assert list(explored) == ["baseline", "fgsm_0.05", "fgsm_0.1"]
+    for row in explored.values():
+        parts = float(row["attacked_bias_sq"]) + float(row["attacked_variance"])
+        assert parts == pytest.approx(float(row["attacked_risk"]), abs=1e-9)
+        assert float(row["attacked_risk"]) > float(row["risk"])
+
+
+@pytest.mark.slow
+def test_tuning_searches_a_knob_only_in_the_family_that_has_it_and_confirms_the_best(tmp_path, monkeypatch):
+    rows = smoke("tune", tmp_path, monkeypatch, 6)
+    explored = [row for row in rows if row["phase"] == "explore"]
+    assert {row["family"] for row in explored} == {"mlp", "cnn"}
+    for row in explored:
+        if row["family"] == "mlp":
+            assert row["convolutions"] == "1"
+        else:
+            assert row["width"] == "64"
+    (confirmed,) = [row for row in rows if row["phase"] == "confirm"]
+    best = min(explored, key=lambda row: float(row["val_risk"]))
+    assert confirmed["number"] == best["number"]
