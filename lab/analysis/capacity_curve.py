@@ -25,6 +25,7 @@ CURVE = [
     "n_parameters", "width", "depth", "n_replicas", "n_resamples", "val_risk", "val_risk_lo", "val_risk_hi",
     "train_error", "train_risk", "test_error", *PART_COLUMNS,
 ]  # fmt: skip
+LEAST_STEP = 1.25  # times as many parameters, for a difference to be one of capacity
 WORST_RISK = 2.0  # Brier score of a replica that is certain and wrong; what a diverged one counts with
 
 
@@ -185,6 +186,9 @@ def step(curve: pd.DataFrame, start: int | None, end: int, column: str) -> tuple
     if start is None or not (0 <= start < len(curve) and 0 <= end < len(curve)):
         return None
     here, there = curve.iloc[start], curve.iloc[end]
+    sizes = sorted((float(here["capacity"]), float(there["capacity"])))
+    if here["capacity_name"] == "n_parameters" and sizes[1] < LEAST_STEP * sizes[0]:
+        return None  # the same size in all but name: what differs are the other knobs
     name = "parameters" if here["capacity_name"] == "n_parameters" else here["capacity_name"]
     words = f"{name} from {count(here['capacity'])} to {count(there['capacity'])}"
     return words, estimate(there, column) - estimate(here, column)

@@ -197,6 +197,14 @@ class TestAdvice:
         table = trials(run(0.30, 0.05), *levels([(0.5, 0.05), (0.4, 0.05), (0.3, 0.05), above], width))
         assert "larger network" not in texts(diagnose(table, study=self.study))
 
+    def test_networks_of_nearly_one_size_are_no_step_of_capacity(self):
+        rows = levels([(0.5, 0.05), (0.4, 0.05), (0.3, 0.05)])
+        table = trials(run(0.30, 0.05), *rows)
+        for row in (table, table.assign(depth=[2, 1, 2, 3])):  # two dials: capacity is the number of parameters
+            assert "larger network" in texts(diagnose(row, study=self.study))
+        alike = table.assign(depth=[2, 1, 2, 3], n_parameters=[5000, 4900, 4950, 5000])
+        assert "larger network" not in texts(diagnose(alike, study=self.study))
+
     def test_overfitting_asks_for_a_smaller_network_only_where_risk_fell_with_it(self):
         helps = trials(run(0.05, 0.30), *levels([(0.05, 0.1), (0.05, 0.2), (0.05, 0.3)]))
         assert "a smaller network" in texts(diagnose(helps, study=self.study))
