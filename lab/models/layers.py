@@ -158,8 +158,12 @@ def _unfolded(y_BEHW: Tensor, n_replicas: int) -> Tensor:
 def convolution(x_RBCHW: Tensor, weight_RDCKK: Tensor, bias_RD: Tensor | None, *, stride: int = 1) -> Tensor:
     """Return the R same-padded convolutions (R, B, D, H / stride, W / stride) of x (R, B, C, H, W), sizes rounded up.
 
-    One grouped convolution for all replicas; how many should share one is measured in benchmarks/strategy.md.
+    One grouped convolution for all replicas; how many should share one is measured by benchmarks/strategy.py.
+    A 1 × 1 kernel with a stride reads only the pixels that it needs: torch 2.15's own, channels last on the CPU (8 × 8
+    pixels, 4 to 16 channels), writes past its buffers ("free(): invalid next size").
     """
+    if stride > 1 and weight_RDCKK.shape[-1] == 1:
+        x_RBCHW, stride = x_RBCHW[..., ::stride, ::stride], 1
     R, C = len(x_RBCHW), x_RBCHW.shape[2]
     D, K = weight_RDCKK.shape[1], weight_RDCKK.shape[-1]
     bias = None if bias_RD is None else bias_RD.reshape(R * D)

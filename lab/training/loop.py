@@ -16,7 +16,7 @@ from lab.data.datasets import Dataset
 from lab.fusion import shape_of
 from lab.knobs import TrialConfig
 from lab.spec import Replication
-from lab.training import health
+from lab.training import health, strategy
 from lab.training.crew import Crew, State, part, rows_of
 from lab.training.evaluation import Measured, evaluate, evaluation_epochs
 from lab.training.job import Job
@@ -89,7 +89,7 @@ def fit_many(
         n_evaluations: How often to evaluate.
         device: Where to train.
         dtype: Of weights and images.
-        pack_size: Replicas that are trained together, at the most; None: all.
+        pack_size: Replicas that are trained together, at the most; None: as many as is fast, see `strategy`.
         resume: A state that `on_epoch` got hold of, of the one job that is given. Training goes on from there, and the
             evaluations that had been yielded by then are not yielded again.
         on_epoch: Called after every epoch of every crew with a function that returns the state of a job (the first,
@@ -108,7 +108,7 @@ def fit_many(
     sets, members = enlist(jobs, dataset, seed, target, dtype)
     crews = [
         Crew(network, members.take(rows), sets, seed=seed, device=target, dtype=dtype)
-        for rows in _crew_rows(len(members), pack_size, resume)
+        for rows in _crew_rows(len(members), pack_size or strategy.pack_size(network, target), resume)
     ]
     scores = [Scores(job.replication.n_resamples, job.replication.n_inits) for job in jobs]
     if resume is not None:
@@ -138,10 +138,10 @@ def fit_many(
         yield [of_job.at(epoch) for of_job in scores]
 
 
-def _crew_rows(n_replicas: int, pack_size: int | None, resume: State | None) -> list[np.ndarray]:
+def _crew_rows(n_replicas: int, pack_size: int, resume: State | None) -> list[np.ndarray]:
     """Return which replicas form a crew: as they did when the state was taken, else packs of about equal size."""
     if resume is None:
-        return np.array_split(np.arange(n_replicas), -(-n_replicas // (pack_size or n_replicas)))
+        return np.array_split(np.arange(n_replicas), -(-n_replicas // pack_size))
     n_crews = sum(name.endswith(".places") for name in resume)
     return [resume[f"crew{k}.places"].numpy() for k in range(n_crews)]
 

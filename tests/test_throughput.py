@@ -1,0 +1,64 @@
+"""The speed benchmarks run in their smallest size; what is checked is the form of what they write, never a time."""
+
+import json
+import sys
+
+import pytest
+import torch
+
+from benchmarks import loops, strategy, throughput, whole_study
+from benchmarks.loops import Case
+
+CASES = [Case("mlp", 2, 3, (1, 8, 8), 4, 4), Case("cnn", 2, 3, (2, 8, 8), 4, 4), Case("resnet", 1, 2, (3, 8, 8), 4, 4)]
+
+
+@pytest.mark.slow
+def test_throughput_says_how_many_replica_steps_a_second_each_way_does(tmp_path):
+    assert throughput.main(["--quick"], tmp_path) == 0
+    content = json.loads((tmp_path / "throughput.json").read_text())
+    rows = [row for table in content["tables"].values() for row in table]
+    assert [row["R"] for row in rows] == [4, 4]
+    for row in rows:
+        rates = [row[f"{name}, steps/s"] for name in ("user", "loop", "lab")]
+        assert min(rates) > 0
+        # one round: the median of the ratios is the ratio of the medians
+        assert row["lab / user"] == pytest.approx(rates[2] / rates[0])
+        assert row["lab / loop"] == pytest.approx(rates[2] / rates[1])
+    assert content["machine"]["torch"]
+
+
+def test_the_table_of_pack_sizes_has_a_row_a_case(tmp_path):
+    threads = torch.get_num_threads()
+    try:
+        assert strategy.main(["--quick", "--rounds", "1", "--seconds", "0.01"], tmp_path) == 0
+    finally:
+        torch.set_num_threads(threads)
+    for rows in json.loads((tmp_path / "strategy.json").read_text())["tables"].values():
+        for row in rows:
+            times = [value for name, value in row.items() if name == "loop" or name.startswith("pack ")]
+            assert row["loss"] == pytest.approx(row[f"pack {row['chosen']}"] / min(times) - 1, abs=1e-3)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.family)
+def test_all_ways_train_a_network_of_the_same_size(case):
+    network = loops.alone(case)
+    assert sum(p.numel() for p in network.parameters()) == loops.n_parameters(case)
+    x = torch.from_numpy(loops.images(case, 3)[0])
+    assert network(x).shape == (3, 10)
+
+
+@pytest.mark.parametrize("pack", [1, 2, 4])
+def test_a_lap_of_the_lab_counts_the_replicas_of_one_pack(pack):
+    work = loops.lab(CASES[0], 0.0, pack=pack)
+    assert work.replica_steps == 2 * loops.N_BATCHES * pack
+
+
+def test_a_moment_belongs_to_the_innermost_part_that_has_a_name(monkeypatch):
+    class Code:
+        co_filename = "/somewhere/lab/training/evaluation.py"
+
+    class Frame:
+        f_code, f_back = Code, sys._getframe()
+
+    assert whole_study.part_of(Frame) == "evaluation"
+    assert whole_study.part_of(sys._getframe()) == whole_study.REST
