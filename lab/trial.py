@@ -5,6 +5,7 @@ files.
 """
 
 import contextlib
+import errno
 import functools
 import itertools
 import sys
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from lab import failpoints, outcome, spool, storage
 from lab.course import Course, checkpoints, decomposed, taken_up
-from lab.errors import DataError, LabError, SpecError
+from lab.errors import DataError, LabError, SpecError, StorageError
 from lab.knobs import TrialConfig
 from lab.outcome import Trained
 from lab.storage import Home
@@ -122,6 +123,8 @@ def _write(
     except LabError:
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise StorageError(f"{task.key}: {_one_line(error)}") from error  # no trial is to blame for the disk
         status, reason = "failed", f"{type(error).__name__}: {_one_line(error)}"
         files["error.txt"] = traceback.format_exc().encode()
     files["environment.json"] = outcome.as_json(outcome.environment(task.device) | {"events": events})

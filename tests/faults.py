@@ -20,7 +20,7 @@ from lab.errors import LabError
 from lab.progress import Progress
 from lab.spec import Float, Int, Replication, Study
 from lab.storage import Home
-from tests import fake_training
+from tests import fake_training, invariants
 
 NAME = "toy"
 FIRED = 99  # exit code of a run that an injected error ended
@@ -94,10 +94,31 @@ def injected(home: Home, failpoint: str, study: Study = STUDY) -> int:
     return forked(armed)
 
 
+REAL = dataclasses.replace(
+    STUDY, data="digits", n_test=60, n_validation=40, n_evaluations=3,
+    space={"learning_rate": Float(1e-3, 0.1, log=True), "dropout": Float(0.0, 0.5)},
+    fixed=dict(epochs=6, n_train=60, width=12, norm="batch", patience=2),
+)  # fmt: skip
+
+
 def copy(home: Home, to: Path) -> Home:
     """Return a copy of a project folder."""
     shutil.copytree(home.root, to)
     return Home(to)
+
+
+def again_and_again(home: Home, place: str, action: str, study: Study = STUDY, *, first: int = 1, step: int = 1) -> int:
+    """Run a study until a run is not disturbed; the n-th falls at a later passage of the place than the one before.
+
+    The invariants are checked after each. Returns the number of injections.
+    """
+    n, k = 0, first
+    while (code := injected(home, f"{place}:{k}={action}", study)) != 0:
+        assert code in (-9, 5, FIRED), f"{place}:{k}={action} ended with exit code {code}"
+        invariants.check(home, NAME, study.n_trials)
+        n, k = n + 1, k + step
+    invariants.check_finished(home, NAME, study.n_trials)
+    return n
 
 
 @functools.cache
