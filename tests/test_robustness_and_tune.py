@@ -21,9 +21,9 @@ def smoke(name, tmp_path, monkeypatch, n_trials):
 
 @pytest.mark.slow
 def test_robustness_measures_the_parts_of_the_error_under_attack(tmp_path, monkeypatch):
-    rows = smoke("robustness", tmp_path, monkeypatch, 3)
+    rows = smoke("robustness", tmp_path, monkeypatch, 2)
     explored = {row["variant"]: row for row in rows if row["phase"] == "explore"}
-    assert list(explored) == ["baseline", "fgsm_0.05", "fgsm_0.1"]
+    assert list(explored) == ["baseline", "fgsm_0.05"]
     for row in explored.values():
         parts = float(row["attacked_bias_sq"]) + float(row["attacked_variance"])
         assert parts == pytest.approx(float(row["attacked_risk"]), abs=1e-9)
