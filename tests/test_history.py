@@ -219,7 +219,7 @@ def test_half_published_runs_do_not_count(copy, monkeypatch):
 
 
 def test_more_runs_than_a_page_are_all_read(copy, monkeypatch):
-    monkeypatch.setattr(history, "_PAGE", 5)
+    monkeypatch.setattr(mlflow_store, "PAGE", 5)
     assert len(history.load(STUDY, home=copy).trials) == 13
 
 

@@ -15,7 +15,7 @@ import pytest
 from lab import search
 from lab.errors import SpecError, StorageError, StudyInUse
 from lab.search import database as databases
-from lab.search.coordinator import Coordinator
+from lab.search.results import Results
 from lab.storage import Home
 from tests.servers import Postgres, free_port
 from tests.test_search import faked, toy  # noqa: F401
@@ -60,7 +60,7 @@ def test_a_study_on_a_server_equals_the_same_study_in_a_file(home, tmp_path):
 
 
 def test_a_server_that_is_killed_in_the_middle_costs_one_line_and_nothing_else(home, server, monkeypatch):
-    settle, n_settled = Coordinator._settle, []
+    settle, n_settled = Results.settle, []
 
     def dying(self, outcome):
         n_settled.append(outcome)
@@ -68,11 +68,11 @@ def test_a_server_that_is_killed_in_the_middle_costs_one_line_and_nothing_else(h
             server.kill()
         settle(self, outcome)
 
-    monkeypatch.setattr(Coordinator, "_settle", dying)
+    monkeypatch.setattr(Results, "settle", dying)
     with pytest.raises(StorageError, match="the search state postgresql") as caught:
         run(toy(n_trials=6), home, "killed")
     assert server.PASSWORD not in str(caught.value) and "s3cret" not in str(caught.value)
-    monkeypatch.setattr(Coordinator, "_settle", settle)
+    monkeypatch.setattr(Results, "settle", settle)
     with pytest.raises(StorageError, match="the search state"):
         run(toy(n_trials=6), home, "killed")  # it is still away
     server.start()
