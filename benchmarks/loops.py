@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lab import models, training
-from lab.data.datasets import Dataset, Pool
+from lab.data.pool import Dataset, Pool
 from lab.knobs import TrialConfig
 from lab.spec import Replication
 from lab.training.strategy import pack_size

@@ -21,7 +21,7 @@ from lab.task import Task
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lab.data.datasets import Dataset, Pool
+    from lab.data.pool import Dataset, Pool
     from lab.training.checkpoint import Checkpoints
 
 

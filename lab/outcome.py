@@ -23,7 +23,7 @@ import numpy as np
 import lab
 
 if TYPE_CHECKING:
-    from lab.data.datasets import Dataset
+    from lab.data.pool import Dataset
     from lab.task import Task
 
 SPLITS = ("train", "val", "test")

@@ -26,7 +26,7 @@ from lab.task import Task
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lab.data.datasets import Dataset
+    from lab.data.pool import Dataset
 
 
 def load_dataset(spec: Mapping[str, Any], *, data_dir: str | None = None, study_file: str | None = None) -> "Dataset":

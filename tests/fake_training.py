@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from lab.data.datasets import Dataset, Pool, digest_of
+from lab.data.pool import Dataset, Pool, digest_of
 from lab.knobs import TrialConfig
 from lab.seeds import generator
 from lab.spec import Replication

@@ -5,6 +5,7 @@ replica) → transforms (statistics of that training set). Data sets: idx (MNIST
 gaussians.
 """
 
-from lab.data.datasets import DATASETS, NAMES, Dataset, Pool, cut, load, register
+from lab.data.datasets import DATASETS, NAMES, load, register
+from lab.data.pool import Dataset, Pool, cut
 
 __all__ = ["DATASETS", "NAMES", "Dataset", "Pool", "cut", "load", "register"]

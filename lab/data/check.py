@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from lab.data.datasets import Dataset, Pool
+from lab.data.pool import Dataset, Pool
 
 RARE = 10  # a class that is this many times rarer than another is worth a line: accuracy then says little about it
 _FOUND: dict[str, tuple[str, ...]] = {}  # by digest: a process checks a data set once

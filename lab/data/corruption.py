@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lab.data.datasets import Pool
+from lab.data.pool import Pool
 from lab.data.transforms import to_float
 from lab.seeds import generator
 

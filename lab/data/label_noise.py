@@ -16,7 +16,7 @@ import dataclasses
 
 import numpy as np
 
-from lab.data.datasets import Dataset, Pool, draw_labels
+from lab.data.pool import Dataset, Pool, draw_labels
 from lab.knobs import TrialConfig
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lab.data.datasets import Dataset, Pool, cut
+from lab.data.pool import Dataset, Pool, cut
 from lab.data.published import check_directory
 from lab.errors import DataError
 

@@ -21,7 +21,7 @@ from functools import partial
 import numpy as np
 
 from lab.data import imbalance, label_noise
-from lab.data.datasets import Dataset, Pool
+from lab.data.pool import Dataset, Pool
 from lab.errors import SpecError
 from lab.knobs import TrialConfig
 from lab.replication import SCHEMES, Replication

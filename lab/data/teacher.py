@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lab.data import idx
-from lab.data.datasets import Dataset, Pool, cut, digits_examples, draw_labels
+from lab.data import digits, idx
+from lab.data.pool import Dataset, Pool, cut, draw_labels
 from lab.data.transforms import to_float
 from lab.seeds import generator
 
@@ -47,7 +47,7 @@ def load(images_of: str, *, seed: int, n_validation: int | None, n_test: int | N
         LabError: See `lab.data.load`.
     """
     if images_of == "digits":
-        true, class_names = digits_examples(), tuple("0123456789")
+        true, class_names = digits.examples(), tuple("0123456789")
         defaults = (197, 400)
     else:
         files = idx.load(images_of, data_dir)

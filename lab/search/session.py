@@ -28,7 +28,7 @@ from lab.trial import load_dataset
 if TYPE_CHECKING:
     import optuna
 
-    from lab.data.datasets import Dataset
+    from lab.data.pool import Dataset
     from lab.tracking import Tracker
 
 

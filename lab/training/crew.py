@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lab import seeds
 from lab.data import corruption
-from lab.data.datasets import Pool
+from lab.data.pool import Pool
 from lab.models import Network
 from lab.training.attacks import Attack
 from lab.training.augment import Augmentation

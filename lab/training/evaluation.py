@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lab.data.datasets import Dataset, Pool
+from lab.data.pool import Dataset, Pool
 from lab.training import losses
 from lab.training.attacks import Attack
 from lab.training.losses import Array, Errors

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lab import models
-from lab.data.datasets import Dataset
+from lab.data.pool import Dataset
 from lab.fusion import shape_of
 from lab.knobs import TrialConfig
 from lab.spec import Replication

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lab.data.datasets import Dataset, Pool
+from lab.data.pool import Dataset, Pool
 from lab.data.resampling import training_sets
 from lab.knobs import TrialConfig
 from lab.spec import Replication

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lab.data.datasets import Pool
+from lab.data.pool import Pool
 from lab.data.transforms import standardisation, to_float
 
 

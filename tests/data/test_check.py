@@ -5,7 +5,7 @@ import pytest
 
 from lab.data import Dataset, Pool, load
 from lab.data.check import findings
-from lab.data.datasets import digest_of
+from lab.data.pool import digest_of
 
 NAMES = ("ant", "bee", "cat")
 

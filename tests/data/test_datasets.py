@@ -11,7 +11,7 @@ import pytest
 from fake_files import Case
 
 from lab.data import DATASETS, NAMES, Dataset, Pool, cut, datasets, load, register
-from lab.data.datasets import digest_of, stratified
+from lab.data.pool import digest_of, stratified
 from lab.errors import DataError, SpecError
 
 SIZES = {"n_validation": 60, "n_test": 75}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lab.data import Pool, label_noise, load
-from lab.data.datasets import draw_labels
+from lab.data.pool import draw_labels
 from lab.data.resampling import draw_resample, training_sets
 from lab.knobs import TrialConfig
 from lab.replication import Replication

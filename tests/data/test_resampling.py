@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lab.data import Dataset, Pool, load
-from lab.data.datasets import digest_of
+from lab.data.pool import digest_of
 from lab.data.resampling import check_scheme, describe, distinct_share, draw_resample, stratified_order
 from lab.errors import SpecError
 from lab.replication import SCHEMES, Replication

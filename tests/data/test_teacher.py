@@ -5,19 +5,18 @@ import pytest
 import torch
 from scipy import stats
 
-from lab.data import load, teacher
-from lab.data.datasets import digits_examples
+from lab.data import digits, load, teacher
 
 
 def test_bayes_error_and_noise_are_as_documented() -> None:
-    true = digits_examples()
+    true = digits.examples()
     posterior_NC = teacher.posterior(true.images, true.labels, 10, temperature=1.5)
     assert 1 - posterior_NC.max(axis=1).mean() == pytest.approx(0.114, abs=5e-4)
     assert 1 - (posterior_NC**2).sum(axis=1).mean() == pytest.approx(0.192, abs=5e-4)
 
 
 def test_the_posterior_is_the_softmax_of_a_network_that_learned_the_true_labels() -> None:
-    true = digits_examples()
+    true = digits.examples()
     posterior_NC = teacher.posterior(true.images, true.labels, 10, temperature=1.5)
     assert (posterior_NC.argmax(axis=1) == true.labels).mean() > 0.99
     # at another temperature, the same logits: their differences scale
@@ -56,7 +55,7 @@ def test_the_teacher_does_not_depend_on_the_seed_of_the_study_and_the_labels_do(
 
 @pytest.mark.parametrize("n_threads", [1, 2])
 def test_the_posterior_does_not_depend_on_the_number_of_threads(n_threads: int) -> None:
-    true, before = digits_examples(), torch.get_num_threads()
+    true, before = digits.examples(), torch.get_num_threads()
     try:
         torch.set_num_threads(n_threads)
         posterior_NC = teacher.posterior(true.images, true.labels, 10, temperature=1.5)
