@@ -15,6 +15,7 @@ import numpy as np
 
 from lab import outcome
 from lab.outcome import Snapshot
+from lab.replication import Replication
 from lab.storage import Home
 from lab.task import Task
 
@@ -33,11 +34,12 @@ class Course:
     decompositions: list[dict[str, Any] | None] = field(default_factory=list)
     began: float = field(default_factory=time.time)
 
-    def add(self, step: Any, points: "Pool") -> None:
+    def add(self, step: Any, points: "Pool", plan: Replication) -> None:
         """Note an evaluation (lab.training.scores.Evaluation) and decompose its errors on the test set."""
         scores = {name: np.array(values) for name, values in step.metrics.items()}
         self.snapshots.append(Snapshot(step.epoch, scores, np.array(step.diverged_R), step.signals))
-        self.decompositions.append(decomposed(step.probabilities_test_DINC, points, step.diverged_R))
+        parts = decomposed(step.probabilities_test_DINC, points, step.diverged_R, partition_D=plan.partition_D)
+        self.decompositions.append(parts)
 
     def seconds(self) -> float:
         """Return how long the trial has been trained, earlier attempts included that this one goes on from."""
@@ -91,7 +93,8 @@ def checkpoints(task: Task, dataset: "Dataset", home: Home, note: Callable[[str]
     identity = {
         "config": dict(task.config), "replication": dataclasses.asdict(task.replication), "seed": task.spec["seed"],
         "n_evaluations": task.spec["n_evaluations"], "first_resample": task.first_resample,
-        "first_init": task.first_init, "device": task.device, "data": dataset.digest, "lab": lab.__version__,
+        "first_init": task.first_init, "first_noise": task.first_noise, "device": task.device,
+        "data": dataset.digest, "lab": lab.__version__,
         "torch": str(torch.__version__), "n_threads": torch.get_num_threads(),
     }  # fmt: skip
     return Checkpoints(home.checkpoints_of(task.study, task.key), json.loads(json.dumps(identity)), note)

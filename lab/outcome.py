@@ -103,6 +103,7 @@ def request(task: "Task", dataset: "Dataset", n_parameters: int | None) -> dict[
         "training_sets": describe(task.replication, n_train=task.config["n_train"], n_pool=len(dataset.pool)),
         "first_resample": task.first_resample,
         "first_init": task.first_init,
+        "first_noise": task.first_noise,
         "seed": task.spec["seed"],
         "n_parameters": n_parameters,
         "image_shape": list(dataset.image_shape),
@@ -158,14 +159,15 @@ def curves(task: "Task", trained: Trained) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    n_replicas, n_inits = task.replication.n_replicas, task.replication.n_inits
+    n_replicas, (_, n_inits, n_draws) = task.replication.n_replicas, task.replication.shape
     replica_R = np.arange(n_replicas)
     n_epochs = len(trained.snapshots)
     columns: dict[str, np.ndarray] = {
         "epoch": np.repeat([step.epoch for step in trained.snapshots], n_replicas),
         "replica": np.tile(replica_R, n_epochs),
-        "resample": np.tile(task.first_resample + replica_R // n_inits, n_epochs),
-        "init": np.tile(task.first_init + replica_R % n_inits, n_epochs),
+        "resample": np.tile(task.first_resample + replica_R // (n_inits * n_draws), n_epochs),
+        "init": np.tile(task.first_init + replica_R // n_draws % n_inits, n_epochs),
+        "noise_draw": np.tile(task.first_noise + replica_R % n_draws, n_epochs),
         "diverged": np.concatenate([step.diverged_R for step in trained.snapshots]),
     }
     for split in SPLITS:
@@ -210,17 +212,12 @@ def decomposition(trained: Trained) -> dict[str, Any]:
 
 
 def predictions(dataset: "Dataset", trained: Trained) -> bytes:
-    """Return the final predictions on the test set; those of diverged replicas are NaN.
+    """Return the final predictions on the test set, those of diverged replicas NaN, see `_kept`.
 
     Log probabilities in float32: what is nearly impossible still has its cross-entropy.
     """
-    step = trained.snapshots[-1]
-    log_p_DINC = trained.log_probabilities_DINC.astype(np.float32)
-    gone_DI11 = step.diverged_R.reshape(log_p_DINC.shape[:-2])[..., None, None]
-    arrays = {
-        "log_probabilities_DINC": np.where(gone_DI11, np.float32(np.nan), log_p_DINC),
-        "labels_N": dataset.test.labels,
-    }
+    log_p_DINC = _kept(trained, trained.log_probabilities_DINC.astype(np.float32))
+    arrays = {"log_probabilities_DINC": log_p_DINC, "labels_N": dataset.test.labels}
     if dataset.test.posterior is not None:
         arrays["posterior_NC"] = dataset.test.posterior
     sink = io.BytesIO()
@@ -228,15 +225,22 @@ def predictions(dataset: "Dataset", trained: Trained) -> bytes:
     return sink.getvalue()
 
 
+def _kept(trained: Trained, values: np.ndarray) -> np.ndarray:
+    """Return values of the final predictions as (D, I, N, C), NaN for replicas that diverged.
+
+    With K draws of the label noise the second axis has I·K places, i·K + k: who reads predictions takes a draw for a
+    seed, unless config.json tells it K.
+    """
+    gone = trained.snapshots[-1].diverged_R.reshape(*values.shape[:-2], 1, 1)
+    kept = np.where(gone, values.dtype.type(np.nan), values)
+    return kept.reshape(values.shape[0], -1, *values.shape[-2:])
+
+
 def examples(dataset: "Dataset", trained: Trained) -> bytes | None:
     """Return the test images with the highest bias² and with the highest variance, as 8-bit ones; None without any."""
     from lab.analysis.examples import per_example
 
-    p = trained.probabilities_DINC
-    gone_R = trained.snapshots[-1].diverged_R
-    kept_DINC = np.where(gone_R.reshape(*p.shape[:2], *[1] * (p.ndim - 2)), np.nan, p)
-    kept_DINC = kept_DINC.reshape(p.shape[0], -1, *p.shape[-2:])  # draws of label noise count as seeds here
-    table = per_example(kept_DINC, dataset.test.labels, dataset.test.posterior)
+    table = per_example(_kept(trained, trained.probabilities_DINC), dataset.test.labels, dataset.test.posterior)
     if table.empty:
         return None
     chosen = np.unique([table[part].nlargest(N_EXAMPLES).index for part in ("bias_sq", "variance")])
@@ -266,7 +270,8 @@ def metrics(task: "Task", dataset: "Dataset", trained: Trained, seconds: float) 
                 final[f"val_{score}{end}"] = trained.validation[score + end]
     for condition, parts in {**trained.shifted, **trained.losses}.items():
         final |= {f"{condition}_{name}": value for name, value in _parts(parts, every_interval=True).items()}
-    final |= trial_scores.scores(trained.probabilities_DINC, dataset.test.labels, last.diverged_R, level=LEVEL)
+    kept_DINC = _kept(trained, trained.probabilities_DINC)
+    final |= trial_scores.scores(kept_DINC, dataset.test.labels, last.diverged_R, level=LEVEL)
     watched = [step.signals for step in trained.snapshots if step.signals]
     if watched:
         final |= summary(watched[0], watched[-1])

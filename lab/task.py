@@ -23,6 +23,7 @@ class Task:
     config: Mapping[str, Any]
     first_resample: int = 0
     first_init: int = 0
+    first_noise: int = 0
     device: str = "cpu"
     data_dir: str | None = None
     study_file: str | None = None

@@ -20,6 +20,7 @@ from lab.course import Course, checkpoints, decomposed, taken_up
 from lab.errors import DataError, LabError, SpecError, StorageError
 from lab.knobs import TrialConfig
 from lab.outcome import Trained
+from lab.replication import Replication
 from lab.storage import Home
 from lab.task import Task
 
@@ -176,7 +177,8 @@ def _train(
         steps: Iterator[Any] = iter(
             training.fit(
                 config, dataset, task.replication, seed=task.spec["seed"], first_resample=task.first_resample,
-                first_init=task.first_init, n_evaluations=task.spec["n_evaluations"], device=task.device,
+                first_init=task.first_init, first_noise=task.first_noise, n_evaluations=task.spec["n_evaluations"],
+                device=task.device,
                 resume=resume, on_epoch=lambda state: kept.offer(lambda: course.state(state())), on_event=on_event,
             )
         )  # fmt: skip
@@ -188,9 +190,9 @@ def _train(
     except ValueError as error:
         raise _Infeasible(_one_line(error)) from error
     for step in itertools.chain([first], steps):
-        course.add(step, dataset.test)
+        course.add(step, dataset.test, task.replication)
         _passed(tick)
-    return _trained(n_parameters, course, step, dataset, course.seconds())
+    return _trained(n_parameters, course, step, dataset, task.replication, course.seconds())
 
 
 def _train_together(
@@ -211,7 +213,10 @@ def _train_together(
     courses, states = zip(*(taken_up(of_task) for of_task in kept), strict=True)
     if any(state is not None for state in states):
         return None
-    jobs = [training.Job(TrialConfig.from_dict(t.config), t.replication, t.first_resample, t.first_init) for t in tasks]
+    jobs = [
+        training.Job(TrialConfig.from_dict(t.config), t.replication, t.first_resample, t.first_init, t.first_noise)
+        for t in tasks
+    ]
 
     def written(state: Callable[[int], Mapping[str, "Tensor"]], j: int) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
         return courses[j].state(state(j))
@@ -226,12 +231,14 @@ def _train_together(
         on_epoch=offer, on_event=on_event,
     ):  # fmt: skip
         for course, step, of_task in zip(courses, steps, datasets, strict=True):
-            course.add(step, of_task.test)
+            course.add(step, of_task.test, task.replication)
         _passed(tick)
     n_parameters = training.count_parameters(jobs[0].config, dataset.image_shape, dataset.n_classes)
     n_replicas = sum(t.replication.n_replicas for t in tasks)
     return [
-        _trained(n_parameters, course, step, of_task, course.seconds() * t.replication.n_replicas / n_replicas)
+        _trained(
+            n_parameters, course, step, of_task, t.replication, course.seconds() * t.replication.n_replicas / n_replicas
+        )
         for t, course, step, of_task in zip(tasks, courses, steps, datasets, strict=True)
     ]
 
@@ -243,15 +250,18 @@ def _passed(tick: Callable[[], None] | None) -> None:
         tick()
 
 
-def _trained(n_parameters: int, course: Course, step: Any, dataset: "Dataset", seconds: float) -> Trained:
+def _trained(
+    n_parameters: int, course: Course, step: Any, dataset: "Dataset", plan: Replication, seconds: float
+) -> Trained:
     """Return what training a trial gave, `step` being its last evaluation."""
-    validation = decomposed(step.probabilities_val_DINC, dataset.validation, step.diverged_R)
+    parts_of = functools.partial(decomposed, diverged_R=step.diverged_R, partition_D=plan.partition_D)
+    validation = parts_of(step.probabilities_val_DINC, dataset.validation)
     shifted = {
-        condition: decomposed(probabilities_DINC, dataset.test, step.diverged_R)
+        condition: parts_of(probabilities_DINC, dataset.test)
         for condition, probabilities_DINC in step.probabilities_shifted.items()
     }
     losses = {
-        loss: decomposed(None, dataset.test, step.diverged_R, logits=step.log_probabilities_test_DINC, loss=loss)
+        loss: parts_of(None, dataset.test, logits=step.log_probabilities_test_DINC, loss=loss)
         for loss in outcome.OTHER_LOSSES
     }
     return Trained(

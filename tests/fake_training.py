@@ -72,6 +72,7 @@ def fit(
     seed: int,
     first_resample: int = 0,
     first_init: int = 0,
+    first_noise: int = 0,
     n_evaluations: int = 20,
     device: str = "cpu",
     resume: Mapping[str, Any] | None = None,

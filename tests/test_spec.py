@@ -72,13 +72,15 @@ def test_a_smoke_study_is_small_and_still_valid():
     "plan",
     [
         dict(n_resamples=16, n_inits=5),
+        dict(n_resamples=15, n_partitions=3),
         dict(scheme="seeds", n_resamples=1, n_inits=9),
+        dict(n_noise_draws=6),
     ],
 )
 def test_a_smoke_plan_is_of_the_same_kind_and_small(plan):
     smoke = Replication(**plan).smoke()
-    assert smoke.n_replicas <= 12
-    assert smoke.scheme == Replication(**plan).scheme
+    assert smoke.n_replicas <= 24
+    assert (smoke.scheme, smoke.n_partitions > 1) == (Replication(**plan).scheme, "n_partitions" in plan)
 
 
 BAD = [
@@ -144,6 +146,10 @@ def test_an_impossible_study_is_refused_in_one_line_that_names_the_field(change,
         lambda: Replication(scheme="seeds", n_resamples=2),
         lambda: Replication(scheme="fresh", stratified=True),
         lambda: Replication(stratified=1),
+        lambda: Replication(n_noise_draws=0),
+        lambda: Replication(scheme="subsample", n_partitions=2),
+        lambda: Replication(n_resamples=8, n_partitions=3),
+        lambda: Replication(n_resamples=4, n_partitions=4),
         lambda: TrialConfig(width="wide"),
         lambda: TrialConfig.from_dict({"with": 3}),
     ],

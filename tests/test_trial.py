@@ -2,13 +2,16 @@
 
 import dataclasses
 import io
+import itertools
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from lab.analysis.decomposition import decompose
 from lab.replication import Replication
 from lab.spec import Study
 from lab.storage import Home
@@ -72,3 +75,48 @@ def test_label_noise_raises_the_risk_of_what_is_learned(tmp_path):
     noisy = outcome(tmp_path / "b", plan, label_noise=0.4, **knobs)["metrics"]["final"]
     assert noisy["risk"] > clean["risk"] + 0.1
     assert noisy["train_error"] < 0.1 < noisy["test_error"]  # the noise is learned by heart
+
+
+NOISE_PARTS = ("label_noise", "resample_label_noise", "init_label_noise", "three_way")
+
+
+def test_draws_of_the_label_noise_are_a_cause_of_their_own(tmp_path):
+    plan = Replication("disjoint", 3, 3, n_noise_draws=3)
+    got = outcome(tmp_path, plan, label_noise=0.4, epochs=15, width=16)
+    final = got["metrics"]["final"]
+    p_DIKNC = got["probabilities_DINC"].reshape(3, 3, 3, 50, 10).astype(np.float64)
+    within = p_DIKNC.var(axis=2, ddof=1).sum(axis=-1).mean()  # what varies with the noise alone
+    assert sum(final[f"variance_{part}"] for part in NOISE_PARTS) == pytest.approx(within, rel=1e-6)
+    assert final["variance_three_way_lo"] < final["variance_three_way_hi"]
+    assert within > 0.01
+
+
+def test_without_noise_its_draws_change_nothing(tmp_path):
+    plan = Replication("disjoint", 3, 2, n_noise_draws=3)
+    p_DIKNC = outcome(tmp_path, plan)["probabilities_DINC"].reshape(3, 2, 3, 50, 10)
+    np.testing.assert_allclose(p_DIKNC, np.repeat(p_DIKNC[:, :, :1], 3, axis=2), atol=1e-6)
+
+
+def test_where_the_posterior_is_known_the_draws_are_from_it(tmp_path):
+    plan = Replication("fresh", 3, 2, n_noise_draws=2)
+    final = outcome(tmp_path, plan, data="gaussians", epochs=15)["metrics"]["final"]
+    assert sum(final[f"variance_{part}"] for part in NOISE_PARTS) > 0.01
+
+
+def test_curves_name_the_resample_the_seed_and_the_noise_of_every_replica(tmp_path):
+    plan = Replication("disjoint", 2, 3, n_noise_draws=2)
+    outcome(tmp_path, plan, label_noise=0.4)
+    (path,) = tmp_path.rglob("curves.parquet")
+    last = pd.read_parquet(path).query("epoch == 4")
+    named = list(zip(last["resample"], last["init"], last["noise_draw"], strict=True))
+    assert named == list(itertools.product(range(2), range(3), range(2)))
+
+
+def test_estimates_from_several_partitions_are_the_means_of_those_from_each(tmp_path):
+    got = outcome(tmp_path, Replication("disjoint", 6, 2, n_partitions=2))
+    final = got["metrics"]["final"]
+    halves = [decompose(p_DINC, got["labels_N"]) for p_DINC in np.split(got["probabilities_DINC"], 2)]
+    for term in ("risk", "bias_sq", "variance", "variance_resample", "variance_init"):
+        assert final[term] == pytest.approx(np.mean([getattr(half, term) for half in halves]), rel=1e-6)
+    whole = decompose(got["probabilities_DINC"], got["labels_N"])
+    assert final["variance_resample"] != pytest.approx(whole.variance_resample, rel=1e-3)

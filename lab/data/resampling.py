@@ -29,23 +29,33 @@ from lab.seeds import generator
 
 
 def training_sets(
-    config: TrialConfig, dataset: Dataset, replication: Replication, *, seed: int, first_resample: int = 0
+    config: TrialConfig,
+    dataset: Dataset,
+    replication: Replication,
+    *,
+    seed: int,
+    first_resample: int = 0,
+    first_noise: int = 0,
 ) -> list[Pool]:
-    """Return the training sets of a trial, one a resample, all of one size.
+    """Return the training sets of a trial, all of one size.
 
-    They have the imbalance, the label noise and the sampling that the configuration asks for.
+    They have the imbalance, the label noise and the sampling that the configuration asks for. One a resample; with
+    K = `n_noise_draws` > 1, K a resample, one after another: the same images, other labels. The noise then comes from
+    the streams `first_noise` to `first_noise` + K − 1, the same for every resample: draw k is crossed with resample and
+    seed, and lands on whatever examples stand at its positions. Otherwise each resample has a noise of its own, which
+    counts as part of drawing it.
 
     Raises:
         SpecError: The data set cannot give them.
     """
-    if config.label_noise and config.sampling != "none":
+    if (config.label_noise or replication.n_noise_draws > 1) and config.sampling != "none":
         raise SpecError(
             "label_noise with sampling: noisy labels make the sizes of balanced training sets differ: choose one"
         )
-    sets = []
+    sets, crossed = [], replication.n_noise_draws > 1
     for d in range(first_resample, first_resample + replication.n_resamples):
         draw = partial(
-            draw_resample, dataset, replication.scheme, n_blocks=replication.n_resamples, seed=seed, index=d,
+            draw_resample, dataset, replication.scheme, n_blocks=replication.n_blocks, seed=seed, index=d,
             stratified=replication.stratified,
         )  # fmt: skip
         if imbalance.is_asked_for(config):
@@ -53,16 +63,18 @@ def training_sets(
             drawn = imbalance.resampled(drawn, config.sampling, generator(seed, "rebalance", d))
         else:
             drawn = draw(n_train=config.n_train)
-        if config.label_noise:
-            rng = generator(seed, "label_noise", d)
-            drawn = label_noise.redrawn(drawn, config.label_noise, n_classes=dataset.n_classes, rng=rng)
-        sets.append(drawn)
+        for k in range(replication.n_noise_draws):
+            rng = generator(seed, "label_noise", first_noise + k if crossed else d)
+            noisy = label_noise.redrawn(
+                drawn, config.label_noise, n_classes=dataset.n_classes, rng=rng, resample=crossed
+            )
+            sets.append(noisy if crossed or config.label_noise else drawn)
     return sets
 
 
 def _imbalanced(config: TrialConfig, dataset: Dataset, replication: Replication, draw: Callable[..., Pool]) -> Pool:
     n_pool = len(dataset.pool)
-    ends = {"fresh": None, "bootstrap": None, "disjoint": n_pool // replication.n_resamples}
+    ends = {"fresh": None, "bootstrap": None, "disjoint": n_pool // replication.n_blocks}
     counts_C = np.bincount(dataset.pool.labels, minlength=dataset.n_classes)
     return imbalance.drawn(lambda m: draw(n_train=m), ends.get(replication.scheme, n_pool), counts_C, config)
 
@@ -76,7 +88,7 @@ def draw_resample(
         dataset: Where the examples come from.
         scheme: One of `lab.replication.SCHEMES`.
         n_train: Its size.
-        n_blocks: Blocks of one partition of the pool (`disjoint` only): replication.n_resamples. The indices
+        n_blocks: Blocks of one partition of the pool (`disjoint` only): replication.n_blocks. The indices
             k·n_blocks to (k+1)·n_blocks − 1 are the blocks of partition k, and partitions are independent.
         seed: The study seed.
         index: Which one, counted through all phases of a study.
@@ -172,25 +184,36 @@ def distinct_share(n_train: int, n_pool: int) -> float:
 def describe(replication: Replication, *, n_train: int, n_pool: int) -> str:
     """Return a few sentences for `run`, `status` and the report: what a plan estimates, and what it cannot show."""
     scheme = _describe_scheme(replication, n_train, n_pool)
+    if replication.n_partitions > 1:
+        scheme += (
+            f" {replication.n_partitions} partitions are averaged; training sets of different partitions share "
+            f"examples, so only those of one partition are compared."
+        )
     if replication.stratified:
         scheme += (
             " Each has the pool's shares of the classes, so what the shares would add to the variance is left out."
+        )
+    if replication.n_noise_draws > 1:
+        scheme += (
+            f" Each is used with {replication.n_noise_draws} independent draws of its label noise, "
+            "so that the variance which the noise causes shows apart."
         )
     return scheme
 
 
 def _describe_scheme(replication: Replication, n_train: int, n_pool: int) -> str:
-    scheme, n_resamples = replication.scheme, replication.n_resamples
-    sets = f"{n_resamples} training sets of {n_train:,} examples"
+    scheme, n_blocks = replication.scheme, replication.n_blocks
+    sets = f"{replication.n_resamples} training sets of {n_train:,} examples"
     if scheme == "fresh":
         return (
             f"{sets} are drawn anew from the generator, so they share nothing and the variance is that of the whole "
             f"process of drawing and training at n = {n_train:,}."
         )
     if scheme == "disjoint":
+        each = f", {n_blocks} to a partition" if replication.n_partitions > 1 else ""
         return (
-            f"{sets} are disjoint blocks of a pool of {n_pool:,}, so the variance estimate is unbiased at this size. "
-            f"It holds for n = {n_train:,}: sizes above {n_pool // n_resamples:,} cannot be measured this way."
+            f"{sets} are disjoint blocks of a pool of {n_pool:,}{each}, so the variance estimate is unbiased at this "
+            f"size. It holds for n = {n_train:,}: sizes above {n_pool // n_blocks:,} cannot be measured this way."
         )
     if scheme == "seeds":
         return (

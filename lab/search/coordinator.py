@@ -213,6 +213,7 @@ class Coordinator:
         whole = dataclasses.replace(
             self.common, phase="confirm", number=best.number, config=config, variant=_variant(best.params),
             first_resample=replication.n_resamples, first_init=replication.n_inits,
+            first_noise=replication.n_noise_draws,
         )  # fmt: skip
         curve = [
             dataclasses.replace(

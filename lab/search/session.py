@@ -11,7 +11,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from lab import spool, storage, workers
-from lab.errors import LabError
+from lab.errors import LabError, SpecError
 from lab.progress import Progress
 from lab.search import database as databases
 from lab.search import ledger
@@ -78,9 +78,13 @@ def prepare(study: Study, *, data_dir: str | None = None, study_file: str | None
     dataset = load_dataset(study.to_dict(), data_dir=data_dir, study_file=study_file)
     n_train = study.largest("n_train")
     assert isinstance(n_train, int)
-    resampling.check_scheme(
-        dataset, study.replication.scheme, n_train=n_train, n_resamples=study.replication.n_resamples
-    )
+    plan = study.replication
+    resampling.check_scheme(dataset, plan.scheme, n_train=n_train, n_resamples=plan.n_blocks)
+    if plan.n_noise_draws > 1 and not study.largest("label_noise") and dataset.pool.posterior is None:
+        raise SpecError(
+            f"replication: n_noise_draws = {plan.n_noise_draws}, but {dataset.name} has no posterior to draw labels "
+            "from: set it to 1, or label_noise above 0"
+        )
     return dataset
 
 

@@ -42,6 +42,7 @@ def fit(
     seed: int,
     first_resample: int = 0,
     first_init: int = 0,
+    first_noise: int = 0,
     n_evaluations: int = 20,
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
@@ -52,10 +53,11 @@ def fit(
 ) -> Iterator[Evaluation]:
     """Train all replicas of a configuration and yield an evaluation at about `n_evaluations` log-spaced epochs.
 
-    Replica r = d·I + i is trained on resample `first_resample + d` from init stream `first_init + i`. See `fit_many`,
-    of which this is the case of one job.
+    Replica r = d·I + i is trained on resample `first_resample + d` from init stream `first_init + i`; with K draws of
+    the label noise r = (d·I + i)·K + k, and predictions have the shape (D, I, K, N, C). See `fit_many`, of which this
+    is the case of one job.
     """
-    job = Job(config, replication, first_resample, first_init)
+    job = Job(config, replication, first_resample, first_init, first_noise)
     for (evaluation,) in fit_many(
         [job], dataset, seed=seed, n_evaluations=n_evaluations, device=device, dtype=dtype, pack_size=pack_size,
         resume=resume, on_epoch=on_epoch, on_event=on_event,
@@ -110,7 +112,7 @@ def fit_many(
         Crew(network, members.take(rows), sets, seed=seed, device=target, dtype=dtype)
         for rows in _crew_rows(len(members), pack_size or strategy.pack_size(network, target), resume)
     ]
-    scores = [Scores(job.replication.n_resamples, job.replication.n_inits) for job in jobs]
+    scores = [Scores(job.shape) for job in jobs]
     if resume is not None:
         assert len(jobs) == 1
         scores[0].restore(part(resume, "scores."))

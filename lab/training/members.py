@@ -1,6 +1,6 @@
 """Who is trained: the replicas of all jobs, and the training sets that they share.
 
-Shape suffixes: D resamples, I initialisations, R replicas, S some of them.
+Shape suffixes: D resamples, I initialisations, K draws of the label noise, R replicas, S some of them.
 """
 
 import itertools
@@ -26,7 +26,7 @@ class Members:
     Attributes:
         configs_R: Configuration of each replica; they may differ in `lab.fusion.OWN_KNOBS`.
         jobs_R: Which of the jobs it belongs to.
-        places_R: Its place r = d·I + i in its job.
+        places_R: Its place r = (d·I + i)·K + k in its job.
         inits_R: Its init stream.
         sets_R: Which of the training sets it has.
     """
@@ -57,17 +57,21 @@ def enlist(
         ValueError: The scheme needs more examples than there are.
     """
     pools: list[Pool] = []
-    first_of: dict[tuple[Replication, int, float], int] = {}  # what the training sets of a job depend on → its first
+    first_of: dict[
+        tuple[Replication, int, int, float], int
+    ] = {}  # what the training sets of a job depend on → its first
     configs, rows = [], []
     for j, job in enumerate(jobs):
         config, replication = job.config, job.replication
-        key = (replication, job.first_resample, config.label_noise)
+        key = (replication, job.first_resample, job.first_noise, config.label_noise)
         if key not in first_of:
             first_of[key] = len(pools)
-            pools += training_sets(config, dataset, replication, seed=seed, first_resample=job.first_resample)
-        D, I = replication.n_resamples, replication.n_inits  # noqa: E741 - the letters of the shape legend
-        for d, i in itertools.product(range(D), range(I)):
+            pools += training_sets(
+                config, dataset, replication, seed=seed, first_resample=job.first_resample, first_noise=job.first_noise
+            )
+        D, I, K = replication.shape  # noqa: E741 - the letters of the shape legend
+        for r, (d, i, k) in enumerate(itertools.product(range(D), range(I), range(K))):
             configs.append(config)
-            rows.append((j, d * I + i, job.first_init + i, first_of[key] + d))
+            rows.append((j, r, job.first_init + i, first_of[key] + d * K + k))
     sets = TrainingSets(pools, dataset.n_classes, device=device, dtype=dtype)
     return sets, Members(configs, *np.array(rows, dtype=np.int64).T)

@@ -4,6 +4,7 @@ Shape suffixes: D resamples, I initialisations, R = D·I replicas (replica r = d
 N examples, C classes.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -56,9 +57,10 @@ class Scores:
         signals: The same of the signals of health.
     """
 
-    def __init__(self, n_resamples: int, n_inits: int) -> None:
-        n_replicas = n_resamples * n_inits
-        self._shape = (n_resamples, n_inits)
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        """Begin without a measurement; `shape` is (D, I), or (D, I, K) with several draws of the label noise."""
+        n_replicas = math.prod(shape)
+        self._shape = shape
         self.epoch = 0
         self.diverged_R = np.zeros(n_replicas, dtype=bool)
         self.metrics = {

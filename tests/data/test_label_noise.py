@@ -96,3 +96,19 @@ def test_training_sets_share_their_images_with_the_clean_ones_and_redraw_their_l
         changed.append(tuple(with_noise.labels != expected.labels))
     assert len(set(changed)) == 4
     assert np.mean(changed) == pytest.approx(0.36, abs=0.08)  # 4 standard errors
+
+
+def test_draws_of_the_noise_are_the_same_for_every_resample_and_numbered_on() -> None:
+    digits, plan = load("digits", seed=0), Replication("disjoint", 2, 2, n_noise_draws=3)
+    config = TrialConfig(label_noise=0.5)
+    clean = training_sets(TrialConfig(), digits, plan, seed=0)
+    sets = training_sets(config, digits, plan, seed=0)
+    later = training_sets(config, digits, plan, seed=0, first_noise=2)
+    assert len(sets) == 6
+    np.testing.assert_array_equal(sets[2].labels, later[0].labels)
+    np.testing.assert_array_equal(sets[5].labels, later[3].labels)
+    for k in range(3):  # of the examples of another resample, the same places get the same labels
+        places = (sets[k].labels != clean[k].labels) & (sets[3 + k].labels != clean[3 + k].labels)
+        assert places.sum() > 30
+        np.testing.assert_array_equal(sets[k].labels[places], sets[3 + k].labels[places])
+    assert len({tuple(one.labels) for one in sets}) == 6

@@ -268,6 +268,8 @@ def test_seeds_share_one_training_set_and_the_confirmation_takes_another() -> No
         (dict(scheme="subsample"), 1200, ["m/N = 1.00", "none of the variance from sampling"]),
         (dict(scheme="bootstrap"), 1200, ["63% of the examples", "duplicates count more than once"]),
         (dict(scheme="seeds", n_resamples=1), 150, ["share one training set of 150", "booked as bias²"]),
+        (dict(n_partitions=2), 150, ["4 to a partition", "above 300 cannot", "2 partitions are averaged"]),
+        (dict(n_noise_draws=3), 150, ["3 independent draws of its label noise"]),
         (dict(stratified=True), 150, ["the pool's shares of the classes"]),
     ],
 )
