@@ -36,6 +36,12 @@ def number_column(trials: pd.DataFrame, name: str) -> pd.Series:
     return pd.to_numeric(trials[name], errors="coerce").astype(np.float64)
 
 
+def planned_replicas(trials: pd.DataFrame) -> pd.Series:
+    """Return how many replicas each trial has by its plan, those that diverged included; NaN where it is not known."""
+    draws = number_column(trials, "n_noise_draws").fillna(1.0)  # runs of earlier editions have no such column
+    return number_column(trials, "n_resamples") * number_column(trials, "n_inits") * draws
+
+
 def selection_risk(trials: pd.DataFrame) -> pd.Series:
     """Return what "best" means in the analysis: validation risk, where a diverged replica counts with 2, the worst.
 
@@ -43,7 +49,7 @@ def selection_risk(trials: pd.DataFrame) -> pd.Series:
     was measured.
     """
     risk, gone = number_column(trials, "val_risk"), number_column(trials, "n_diverged").fillna(0.0)
-    planned = number_column(trials, "n_resamples") * number_column(trials, "n_inits")
+    planned = planned_replicas(trials)
     total = planned.where(planned > 0, number_column(trials, "n_replicas"))
     share = (gone / total.where(total > 0)).clip(0.0, 1.0).fillna(0.0)
     return risk * (1 - share) + WORST_RISK * share

@@ -8,7 +8,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lab.analysis.capacity_curve import Estimate, Peak, estimate, number, number_column, of_phase, selection_risk
+from lab.analysis.capacity_curve import (
+    Estimate,
+    Peak,
+    estimate,
+    number,
+    number_column,
+    of_phase,
+    planned_replicas,
+    selection_risk,
+)
 
 NOISE_FLOOR = 0.1
 
@@ -64,7 +73,7 @@ class Case:
     @property
     def n_replicas(self) -> int:
         """How many replicas the numbers rest on."""
-        planned = number(self.row, "n_resamples") * number(self.row, "n_inits")
+        planned = float(planned_replicas(self.row.to_frame().T).iloc[0])
         gone = np.nan_to_num(number(self.row, "n_diverged"))
         counts = [x for x in (planned - gone, number(self.row, "n_replicas")) if math.isfinite(x)]
         return int(min(counts)) if counts else 0

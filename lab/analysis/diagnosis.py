@@ -147,6 +147,8 @@ def _numbers(case: Case, share: Estimate) -> str:
         parts.insert(0, f"noise {estimate(case.row, 'noise').value:.3g}")
     d, i = number(case.row, "n_resamples"), number(case.row, "n_inits")
     plan = f" of {d:g} training sets × {i:g} seeds" if math.isfinite(d * i) else ""
+    draws = number(case.row, "n_noise_draws")
+    plan += f" × {draws:g} draws of the label noise" if plan and draws > 1 else ""
     return (
         f"risk {estimate(case.row, 'risk')} = {' + '.join(parts)}; share of {case.bias_name} {share}; "
         f"{case.n_replicas} replicas{plan}"

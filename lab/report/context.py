@@ -26,7 +26,11 @@ class Page:
         levels = history.trials["level"].dropna() if "level" in history.trials else pd.Series(dtype=float)
         self.level = f"{100 * (float(levels.iloc[0]) if len(levels) else 0.95):g}"
         self.band = BAND.format(level=self.level)
-        self.replicas = f"{self.n_resamples} training sets × {self.n_inits} seeds = {self.n_resamples * self.n_inits}"
+        draws = int(replication.get("n_noise_draws", 1))
+        self.n_replicas = self.n_resamples * self.n_inits * draws
+        self.plan = f"{self.n_resamples} training sets × {self.n_inits} seeds"
+        self.plan += f" × {draws} draws of the label noise" if draws > 1 else ""
+        self.replicas = f"{self.plan} = {self.n_replicas}"
 
     def part(self, name: str) -> str:
         """Return the name of a part of the risk as this study may call it."""

@@ -115,16 +115,15 @@ def method(page: Page) -> Section:
     spec, data = page.history.spec, page.history.data
     replication, trials = spec.get("replication", {}), page.history.trials
     n_train = _n_train(page)
-    n = page.n_resamples * page.n_inits
     answer = (
-        f"Every configuration was trained {n} times, on {page.n_resamples} training sets × {page.n_inits} seeds, and "
+        f"Every configuration was trained {page.n_replicas} times, on {page.plan}, and "
         f"all trainings were compared on the same {num(data.get('n_test'))} test images."
     )
     n_pool = int(data.get("n_pool") or n_train)
     sets = describe(Replication(**replication), n_train=n_train, n_pool=n_pool)
     scheme = str(replication.get("scheme"))
     picture = protocol(
-        n_resamples=page.n_resamples, n_inits=page.n_inits, n_train=n_train, scheme=scheme,
+        n_resamples=page.n_resamples, n_inits=page.n_inits, n_replicas=page.n_replicas, n_train=n_train, scheme=scheme,
         n_pool="a generator" if scheme == "fresh" else f"{num(data.get('n_pool'))} images",
         n_validation=num(data.get("n_validation")), n_test=num(data.get("n_test")),
     )  # fmt: skip

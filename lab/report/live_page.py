@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup, escape
 
-from lab.analysis.capacity_curve import selection_risk
+from lab.analysis.capacity_curve import planned_replicas, selection_risk
 from lab.history import History
 from lab.report.page import environment, policy, style, template_text
 from lab.report.text import command, count, duration, knob_value, num, with_interval
@@ -57,7 +57,7 @@ def _facts(status: Mapping[str, Any], explore: pd.DataFrame, done: int, planned:
     facts = [("Trials", f"{done} of {planned}: {counts}"), ("Under way", str(status.get("n_unfinished", 0)))]
     if len(explore) > 1:
         seconds = float(explore["finished"].max() - explore["started"].min())
-        replicas = float((explore["n_resamples"] * explore["n_inits"]).sum())
+        replicas = float(planned_replicas(explore).sum())
         facts.append(("Speed", f"{num(replicas / seconds)} replicas a second"))
         if status.get("in_use") and done < planned:
             facts.append(("Left", f"about {duration(seconds / len(explore) * (planned - done))} of search"))

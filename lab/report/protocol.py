@@ -6,13 +6,22 @@ MOST_ROWS, MOST_COLUMNS = 6, 6
 
 
 def protocol(
-    *, n_resamples: int, n_inits: int, n_train: int, n_pool: str, n_validation: str, n_test: str, scheme: str
+    *,
+    n_resamples: int,
+    n_inits: int,
+    n_replicas: int,
+    n_train: int,
+    n_pool: str,
+    n_validation: str,
+    n_test: str,
+    scheme: str,
 ) -> Markup:
     """Return the picture; counts beyond six rows or columns are drawn as a gap.
 
     Args:
         n_resamples: Training sets D. `n_inits`: seeds I.
         n_inits: See `n_resamples`.
+        n_replicas: Trainings R of a trial; more than D·I where the label noise is drawn several times.
         n_train: Examples a training set.
         n_pool: What they are drawn from, as text ("1,200 images"). `n_validation`, `n_test`: the other parts.
         n_validation: See `n_pool`.
@@ -24,7 +33,7 @@ def protocol(
     height = max(top + cell * len(rows) + 20, 190)
     label = (
         f"{n_resamples} training sets of {n_train} examples ({scheme}) from {n_pool}, each trained from {n_inits} "
-        f"seeds: {n_resamples * n_inits} replicas, all compared on the same {n_test}; {n_validation} choose."
+        f"seeds: {n_replicas} replicas, all compared on the same {n_test}; {n_validation} choose."
     )
     middle = top + cell * len(rows) / 2
     parts = [_box(0, middle - 32, 112, 64, "Pool", n_pool)]

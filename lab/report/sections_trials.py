@@ -151,11 +151,10 @@ def trials_table(page: Page) -> TableView:
     best = page.tables.explore.dropna(subset=["selection_risk"]) if "selection_risk" in explore else explore.iloc[:0]
     key = str(best.sort_values(["selection_risk", "number"], kind="stable")["key"].iloc[0]) if len(best) else None
     order = ["selection_risk", "number"]
-    n = page.n_resamples * page.n_inits
     view = table_view(
         explore.sort_values(order, kind="stable") if "selection_risk" in explore else explore,
         show, title="all trials", most=2000, sortable=True, best=key,
-        caption=f"One row a trial, n = {n} replicas each, by validation risk; the best is marked.",
+        caption=f"One row a trial, n = {page.n_replicas} replicas each, by validation risk; the best is marked.",
         link=page.link("trials.csv"),
     )  # fmt: skip
     rows = []

@@ -14,6 +14,7 @@ from lab.analysis.capacity_curve import (
     capacity_curve,
     find_peak,
     interpolation_threshold,
+    planned_replicas,
     selection_risk,
 )
 from lab.analysis.training_curve import mean_over_replicas
@@ -205,3 +206,11 @@ def test_the_difference_of_estimates_adds_half_widths_in_quadrature():
     assert not change.excludes_zero
     assert (Estimate(-2.0, -3.0, -1.0)).excludes_zero
     assert math.isnan((Estimate(1.0, math.nan, math.nan) - change).lo)
+
+
+def test_replicas_are_counted_by_the_plan_also_where_the_label_noise_is_drawn_several_times():
+    plan = pd.DataFrame(
+        {"n_resamples": [8.0, 6.0, 4.0], "n_inits": [4.0, 3.0, 2.0], "n_noise_draws": [1.0, 3.0, np.nan]}
+    )
+    assert list(planned_replicas(plan)) == [32, 54, 8]
+    assert list(planned_replicas(plan.drop(columns="n_noise_draws"))) == [32, 18, 8]
