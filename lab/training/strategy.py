@@ -9,17 +9,20 @@ import torch
 from lab.models import Network
 
 PACK_WEIGHTS = 2**23  # of a pack of perceptrons: with Adam's moments and the gradient four times as many values
-PACK_ACTIVATIONS = 2**21  # of the widest maps of a pack of convolutional networks, one batch
+PACK_ACTIVATIONS = 2**20  # of the widest maps of a pack of convolutional networks, one batch
 
 
 def pack_size(network: Network, device: torch.device) -> int:
     """Return the number of replicas that a pack should have, if there are as many: a power of two.
 
     On a GPU all share one. On the CPU a perceptron gains from company while a step is mostly calls, and loses when the
-    pack outgrows the caches. A convolution is bound by arithmetic and memory: company pays while maps are small.
+    pack outgrows the caches. A convolution is bound by arithmetic and memory: company pays while maps are small,
+    and not through the many layers of a residual network.
     """
     if device.type != "cpu":
         return 2**20
+    if network.config.family == "resnet":
+        return 1
     if network.config.family == "mlp":
         most = PACK_WEIGHTS // network.n_parameters
     else:
