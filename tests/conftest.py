@@ -1,8 +1,35 @@
 """What holds for all tests."""
 
+import os
+import shutil
 import signal
+from collections.abc import Iterator
+
+import pytest
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+# no graphics device in a container, no profile, and nothing that looks for a network by itself
+CHROMIUM_ARGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
 
 # A shell starts a background job with SIGINT ignored, and children inherit that: tests that press Ctrl-C in a program
 # they start would wait for ever. A Python handler here becomes the default action in every child.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[object]:
+    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if executable is None:
+        missing = "no Chromium on this system (Debian: apt install chromium)"
+        if os.environ.get("LAB_REQUIRE_BROWSER"):  # .ci/run: a check that is skipped there checks nothing
+            pytest.fail(missing)
+        pytest.skip(missing)
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install -e '.[test]')")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=CHROMIUM_ARGS)
+        yield browser
+        browser.close()

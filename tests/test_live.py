@@ -13,7 +13,6 @@ from lab.live import Watch, serving
 from lab.storage import Home
 from lab.tracking import Tracker
 from tests import builders
-from tests.report.conftest import browser  # noqa: F401 - a fixture
 
 STUDY = "capacity_sweep"
 
@@ -153,7 +152,7 @@ def test_an_error_of_the_study_stands_on_the_page_and_passes(project, port, monk
 
 
 @pytest.mark.browser
-def test_in_a_browser_the_page_renews_itself_without_a_reload(project, port, browser, monkeypatch):  # noqa: F811
+def test_in_a_browser_the_page_renews_itself_without_a_reload(project, port, browser, monkeypatch):
     home, publish = project
     monkeypatch.setattr(live, "LOOK_EVERY", 0.2)
     publish(2)
