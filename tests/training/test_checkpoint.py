@@ -134,6 +134,15 @@ def test_writing_takes_at_most_two_percent_of_the_time_however_slow_the_disk_is(
     assert n_written[0] * 3.0 / now[0] <= 0.021
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """As in a worker and in the inline engine: bits are promised at a fixed number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def a_task(**changes):
     task = Task(study="toy", spec=json.loads(json.dumps(STUDY.to_dict())), phase="explore", number=0,
                 config=asdict(STUDY.config({})))  # fmt: skip
@@ -155,7 +164,6 @@ def test_a_trial_killed_after_every_epoch_ends_with_the_bits_of_an_undisturbed_o
     home = Home(tmp_path / "killed")
 
     def go_on():
-        torch.set_num_threads(1)
         # the second checkpoint of this process; two epochs are done, the state of the first is on the disk
         failpoints.arm("checkpoint.rename:2=kill")
         evaluate(a_task(), home)
