@@ -134,15 +134,6 @@ def test_writing_takes_at_most_two_percent_of_the_time_however_slow_the_disk_is(
     assert n_written[0] * 3.0 / now[0] <= 0.021
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """As in a worker and in the inline engine: bits are promised at a fixed number of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def a_task(**changes):
     task = Task(study="toy", spec=json.loads(json.dumps(STUDY.to_dict())), phase="explore", number=0,
                 config=asdict(STUDY.config({})))  # fmt: skip
