@@ -9,7 +9,6 @@ from lab.models.layers import (
     Dropout,
     Network,
     Tensors,
-    channels_last,
     convolution,
     linear,
     pool,
@@ -37,6 +36,7 @@ class CNN(Network):
         self.widest = max(n_in, n_out if config.depth else 0) * height * width
         self.blocks: list[list[tuple[str, str]]] = []  # the names of each block's convolutions and norms
         for block in range(config.depth):
+            self.n_blocks += 1
             suffixes = ["", *(f".{k}" for k in range(1, config.convolutions))]
             self.blocks.append([(f"block{block}{suffix}", f"norm{block}{suffix}") for suffix in suffixes])
             for convolution_name, norm_name in self.blocks[-1]:
@@ -54,28 +54,22 @@ class CNN(Network):
         n_features = n_in * height * width
         self.add_weight("output", (n_features, n_classes), fan_in=n_features, fan_out=n_classes, n_bias=n_classes)
 
-    def forward(
-        self,
-        weights: Tensors,
-        buffers: Tensors,
-        images_RBCHW: Tensor,
-        dropout: Dropout | None,
-    ) -> Tensor:
-        """Return logits (R, B, n_classes), see `Network.forward`."""
-        activation = ACTIVATIONS[self.config.activation]
-        x = channels_last(images_RBCHW)
-        for block, names in enumerate(self.blocks):
-            for place, (convolution_name, norm_name) in enumerate(names):
-                shortcut = x
-                x = convolution(x, weights[f"{convolution_name}.weight"], weights[f"{convolution_name}.bias"])
-                x = self.norm(norm_name, x, weights, buffers, dropout is not None)
-                if self.pools_first and place == len(names) - 1:
-                    x = pool(self.config.pooling, x)
-                x = activation(x)
-                if self.residual and x.shape == shortcut.shape:
-                    x = x + shortcut
-            if not self.pools_first:
+    def block(self, k: int, x: Tensor, weights: Tensors, buffers: Tensors, dropout: Dropout | None) -> Tensor:
+        """Return what block k makes of x (R, B, C, H, W)."""
+        activation, names = ACTIVATIONS[self.config.activation], self.blocks[k]
+        for place, (convolution_name, norm_name) in enumerate(names):
+            shortcut = x
+            x = convolution(x, weights[f"{convolution_name}.weight"], weights[f"{convolution_name}.bias"])
+            x = self.norm(norm_name, x, weights, buffers, dropout is not None)
+            if self.pools_first and place == len(names) - 1:
                 x = pool(self.config.pooling, x)
-            if dropout is not None:
-                x = dropout(block, x)
+            x = activation(x)
+            if self.residual and x.shape == shortcut.shape:
+                x = x + shortcut
+        if not self.pools_first:
+            x = pool(self.config.pooling, x)
+        return x if dropout is None else dropout(k, x)
+
+    def head(self, x: Tensor, weights: Tensors) -> Tensor:
+        """Return the logits (R, B, n_classes) of maps x (R, B, C, H, W)."""
         return linear(x.flatten(2), weights["output.weight"], weights["output.bias"])

@@ -50,13 +50,14 @@ class Parameter:
 
 
 class Network(ABC):
-    """A stack of R networks of one configuration, without weights.
+    """A stack of R networks of one configuration, without weights: `n_blocks` blocks in a row, then a head.
 
     Attributes:
         parameters: What is trained, in the order in which it is initialised.
         buffers: Running statistics of batch normalisation, as name → shape of one replica.
         widest: The number of values of the largest activation map of one image, the input included.
         residual: Whether a layer adds its input to its output, see each family.
+        n_blocks: The number of blocks.
     """
 
     residual_by_default = False
@@ -65,10 +66,9 @@ class Network(ABC):
         self.config = config
         self.parameters: list[Parameter] = []
         self.buffers: dict[str, tuple[int, ...]] = {}
-        self.widest = 0
+        self.widest = self.n_blocks = 0
         self.residual = self.residual_by_default if config.residual == "auto" else config.residual == "on"
 
-    @abstractmethod
     def forward(
         self,
         weights: Tensors,
@@ -84,6 +84,22 @@ class Network(ABC):
             images_RBCHW: A batch for each replica.
             dropout: Given when training; None in evaluation (no dropout, batch norm uses running statistics).
         """
+        x = self.enter(images_RBCHW)
+        for k in range(self.n_blocks):
+            x = self.block(k, x, weights, buffers, dropout)
+        return self.head(x, weights)
+
+    def enter(self, images_RBCHW: Tensor) -> Tensor:
+        """Return images as the first block takes them."""
+        return channels_last(images_RBCHW)
+
+    @abstractmethod
+    def block(self, k: int, x: Tensor, weights: Tensors, buffers: Tensors, dropout: Dropout | None) -> Tensor:
+        """Return what block k makes of x, see `forward`."""
+
+    @abstractmethod
+    def head(self, x: Tensor, weights: Tensors) -> Tensor:
+        """Return the logits (R, B, n_classes) of what the last block gives."""
 
     @property
     def n_parameters(self) -> int:

@@ -19,6 +19,7 @@ class MLP(Network):
         n_in = prod(image_shape)
         self.widest = max(n_in, config.width if config.depth else 0)
         for layer in range(config.depth):
+            self.n_blocks += 1
             self.add_weight(
                 f"hidden{layer}", (n_in, config.width), fan_in=n_in, fan_out=config.width, n_bias=config.width
             )
@@ -26,22 +27,19 @@ class MLP(Network):
             n_in = config.width
         self.add_weight("output", (n_in, n_classes), fan_in=n_in, fan_out=n_classes, n_bias=n_classes)
 
-    def forward(
-        self,
-        weights: Tensors,
-        buffers: Tensors,
-        images_RBCHW: Tensor,
-        dropout: Dropout | None,
-    ) -> Tensor:
-        """Return logits (R, B, n_classes), see `Network.forward`."""
-        activation = ACTIVATIONS[self.config.activation]
-        x = images_RBCHW.flatten(2)
-        for layer in range(self.config.depth):
-            shortcut = x
-            x = linear(x, weights[f"hidden{layer}.weight"], weights[f"hidden{layer}.bias"])
-            x = activation(self.norm(f"norm{layer}", x, weights, buffers, dropout is not None))
-            if self.residual and x.shape == shortcut.shape:
-                x = x + shortcut
-            if dropout is not None:
-                x = dropout(layer, x)
+    def enter(self, images_RBCHW: Tensor) -> Tensor:
+        """Return the pixels in a row, (R, B, F)."""
+        return images_RBCHW.flatten(2)
+
+    def block(self, k: int, x: Tensor, weights: Tensors, buffers: Tensors, dropout: Dropout | None) -> Tensor:
+        """Return what hidden layer k makes of x (R, B, F)."""
+        shortcut = x
+        x = linear(x, weights[f"hidden{k}.weight"], weights[f"hidden{k}.bias"])
+        x = ACTIVATIONS[self.config.activation](self.norm(f"norm{k}", x, weights, buffers, dropout is not None))
+        if self.residual and x.shape == shortcut.shape:
+            x = x + shortcut
+        return x if dropout is None else dropout(k, x)
+
+    def head(self, x: Tensor, weights: Tensors) -> Tensor:
+        """Return the logits (R, B, n_classes) of x (R, B, F)."""
         return linear(x, weights["output.weight"], weights["output.bias"])

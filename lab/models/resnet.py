@@ -7,7 +7,7 @@ before the first block.
 from torch import Tensor
 
 from lab.knobs import TrialConfig
-from lab.models.layers import ACTIVATIONS, Dropout, Network, Tensors, channels_last, convolution, halved, linear
+from lab.models.layers import ACTIVATIONS, Dropout, Network, Tensors, convolution, halved, linear
 
 N_STAGES = 4
 KERNEL = 3
@@ -20,7 +20,7 @@ class ResNet(Network):
     is convolution – norm – activation – dropout – convolution – norm, plus its input (by a 1 × 1 convolution with norm
     where the shape changes), then activation; dropout lies between the convolutions (Zagoruyko & Komodakis 2016).
     Without `residual` the input is not added: He et al.'s plain network. Convolutions have a bias only where no norm
-    follows. Depth 0 is a linear model of the mean pixel. Capacity: `width`, `depth`.
+    follows. Depth 0 is a linear model of the mean pixel. The stem counts as a block. Capacity: `width`, `depth`.
     """
 
     residual_by_default = True
@@ -32,6 +32,7 @@ class ResNet(Network):
         self.blocks: list[tuple[str, int, bool]] = []  # name, stride, whether the input is projected
         n = n_in
         if config.depth:
+            self.n_blocks += 1
             self._add_convolution("stem", n_in, config.width, KERNEL)
             n = config.width
         for stage in range(N_STAGES):
@@ -39,6 +40,7 @@ class ResNet(Network):
             for block in range(config.depth):
                 name, stride = f"stage{stage}.block{block}", 2 if stage and not block else 1
                 projected = self.residual and (stride != 1 or n != n_out)
+                self.n_blocks += 1
                 self._add_convolution(f"{name}.first", n, n_out, KERNEL)
                 self._add_convolution(f"{name}.second", n_out, n_out, KERNEL)
                 if projected:
@@ -60,28 +62,24 @@ class ResNet(Network):
         )
         self.add_norm(f"{name}.norm", n_out)
 
-    def forward(
-        self,
-        weights: Tensors,
-        buffers: Tensors,
-        images_RBCHW: Tensor,
-        dropout: Dropout | None,
-    ) -> Tensor:
-        """Return logits (R, B, n_classes), see `Network.forward`."""
+    def block(self, k: int, x: Tensor, weights: Tensors, buffers: Tensors, dropout: Dropout | None) -> Tensor:
+        """Return what the stem (k = 0) or residual block k − 1 makes of x (R, B, C, H, W)."""
         activation = ACTIVATIONS[self.config.activation]
 
         def normed(name: str, x: Tensor, stride: int = 1) -> Tensor:
             x = convolution(x, weights[f"{name}.weight"], weights.get(f"{name}.bias"), stride=stride)
             return self.norm(f"{name}.norm", x, weights, buffers, dropout is not None)
 
-        x = channels_last(images_RBCHW)
-        if self.blocks:
-            x = activation(normed("stem", x))
-        for block, (name, stride, projected) in enumerate(self.blocks):
-            shortcut = normed(f"{name}.shortcut", x, stride) if projected else x
-            x = activation(normed(f"{name}.first", x, stride))
-            if dropout is not None:
-                x = dropout(block, x)
-            x = normed(f"{name}.second", x)
-            x = activation(x + shortcut) if self.residual else activation(x)
+        if k == 0:
+            return activation(normed("stem", x))
+        name, stride, projected = self.blocks[k - 1]
+        shortcut = normed(f"{name}.shortcut", x, stride) if projected else x
+        x = activation(normed(f"{name}.first", x, stride))
+        if dropout is not None:
+            x = dropout(k - 1, x)
+        x = normed(f"{name}.second", x)
+        return activation(x + shortcut) if self.residual else activation(x)
+
+    def head(self, x: Tensor, weights: Tensors) -> Tensor:
+        """Return the logits (R, B, n_classes) of maps x (R, B, C, H, W)."""
         return linear(x.mean(dim=(3, 4)), weights["output.weight"], weights["output.bias"])
