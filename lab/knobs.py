@@ -165,12 +165,17 @@ def parse_knob(name: str, text: str, *, where: str = "--set") -> Value:
         SpecError: Unknown knob, or the text is not a value of its type.
     """
     known_knob(name, where)
-    kind = KNOBS[name]
+    return check_knob(name, parsed(name, text, KNOBS[name], where=where), where=where)
+
+
+def parsed(name: str, text: str, kind: type[Any], *, where: str) -> Value:
+    """Return a value of one of the four types of knobs from its text.
+
+    Raises:
+        SpecError: The text is not a value of the type.
+    """
     try:
-        if kind is bool:
-            value: Any = {"true": True, "false": False}[text.lower()]
-        else:
-            value = kind(text)
+        value: Value = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
     except (ValueError, KeyError):
         raise SpecError(f"{where}: {name} = {text!r} has the wrong type: give {_article(kind)}") from None
-    return check_knob(name, value, where=where)
+    return value

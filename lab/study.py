@@ -106,7 +106,8 @@ def _add_run(run: argparse.ArgumentParser) -> None:
         "--time-limit", type=float, metavar="MINUTES", help="begin no trial later, confirm the best so far"
     )
     _add_storage(run)
-    run.add_argument("--set", action="append", default=[], metavar="KNOB=VALUE", help="fix a knob; may be repeated")
+    run.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",
+                     help="fix a knob, or change the plan, e.g. n_resamples=16; may be repeated")  # fmt: skip
 
 
 def _add_storage(command: argparse.ArgumentParser) -> None:

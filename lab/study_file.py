@@ -12,12 +12,18 @@ import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from lab.errors import LabError, SpecError
-from lab.knobs import TrialConfig, Value, parse_knob
+from lab.knobs import KNOBS, TrialConfig, Value, parse_knob, parsed
 from lab.spec import Study, check_name
 
 FOLDER = Path("studies")
+# what `--set` takes beside knobs: the replication plan, and sizes of the study
+PLAN: dict[str, type[Any]] = {
+    "scheme": str, "n_resamples": int, "n_inits": int, "n_partitions": int, "stratified": bool, "n_noise_draws": int,
+}  # fmt: skip
+SIZES: dict[str, type[Any]] = {"n_validation": int, "n_test": int}
 
 
 def find(name: str, *, root: Path = Path(".")) -> Path:
@@ -111,20 +117,21 @@ def load(path: Path) -> Study:
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, Value]:
-    """Return what `--set knob=value` flags say.
+    """Return what `--set name=value` flags say of knobs, of the replication plan and of the sizes of the test sets.
 
     Raises:
-        SpecError: No "=", an unknown knob, a value of the wrong type, or a knob that is set twice.
+        SpecError: No "=", an unknown name, a value of the wrong type, or a name that is set twice.
     """
     values: dict[str, Value] = {}
     for setting in settings:
-        knob, equals, text = setting.partition("=")
+        name, equals, text = (part.strip() for part in setting.partition("="))
         if not equals:
             raise SpecError(f"--set {setting}: write --set knob=value, e.g. --set width=64")
-        value = parse_knob(knob.strip(), text.strip())
-        if knob.strip() in values:
-            raise SpecError(f"--set {knob.strip()}: given twice")
-        values[knob.strip()] = value
+        kind = (PLAN | SIZES).get(name)
+        value = parse_knob(name, text) if kind is None else parsed(name, text, kind, where="--set")
+        if name in values:
+            raise SpecError(f"--set {name}: given twice")
+        values[name] = value
     return values
 
 
@@ -145,7 +152,8 @@ def change(
     """Return the study that the flags ask for and the name under which it is stored.
 
     What changes the question makes another study, so its name says it: "capacity_sweep,data=fashion_mnist,family=cnn".
-    A flag that says what the file says already changes nothing; more trials are the same study, continued.
+    A flag that says what the file says already changes nothing; more trials are the same study, continued. What is set
+    holds in the small version of a study too.
 
     Raises:
         SpecError: The result is no possible study.
@@ -154,15 +162,32 @@ def change(
     if data is not None and data != study.data:
         study = dataclasses.replace(study, data=data)
         parts.append(f"data={_short(data)}")
-    for knob, value in sorted((settings or {}).items()):
-        if knob not in study.space and study.fixed.get(knob, getattr(TrialConfig(), knob)) == value:
-            continue
-        space = {name: domain for name, domain in study.space.items() if name != knob}
-        study = dataclasses.replace(study, space=space, fixed={**study.fixed, knob: value})
-        parts.append(f"{knob}={value}")
+    changed = {name: value for name, value in sorted((settings or {}).items()) if _differs(study, name, value)}
+    parts += [f"{name}={value}" for name, value in changed.items()]
+    study = _with(study, changed)
     if smoke:
-        study = study.smoke()
+        study = _with(study.smoke(), changed)
         parts.append("smoke")
     if n_trials is not None:
         study = dataclasses.replace(study, n_trials=n_trials)
     return study, check_name(",".join(parts), "study with its flags")
+
+
+def _differs(study: Study, name: str, value: Value) -> bool:
+    if name in KNOBS:
+        return name in study.space or study.fixed.get(name, getattr(TrialConfig(), name)) != value
+    return bool(getattr(study.replication if name in PLAN else study, name) != value)
+
+
+def _with(study: Study, settings: Mapping[str, Value]) -> Study:
+    """Return a study with knobs fixed and its plan changed."""
+    knobs = {name: value for name, value in settings.items() if name in KNOBS}
+    sizes: dict[str, Any] = {name: value for name, value in settings.items() if name in SIZES}
+    plan: dict[str, Any] = {name: value for name, value in settings.items() if name in PLAN}
+    return dataclasses.replace(
+        study,
+        space={name: domain for name, domain in study.space.items() if name not in knobs},
+        fixed={**study.fixed, **knobs},
+        replication=dataclasses.replace(study.replication, **plan),
+        **sizes,
+    )

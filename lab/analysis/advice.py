@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 
 from lab.analysis.capacity_curve import Estimate, estimate, level_of, number, step
-from lab.analysis.case import Case, command
+from lab.analysis.case import Case
 from lab.analysis.learning_curve import doubling
 
 ENSEMBLE = 5
@@ -48,7 +48,7 @@ _Found = tuple[float, Action] | None  # the gain in risk that was measured, and 
 
 def _replicate(case: Case) -> Action:
     if "smoke" in case.study.split(",")[1:]:
-        return Action("run the study in full: a smoke run has few replicas", command(case.study, smoke=False))
+        return Action("run the study in full: a smoke run has few replicas", case.command_in_full())
     plan = "Replication(n_resamples=…, n_inits=…)"
     return Action(f"more replicas: a larger {plan} in a copy of the study file", None)
 

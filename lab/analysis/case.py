@@ -18,6 +18,7 @@ from lab.analysis.capacity_curve import (
     planned_replicas,
     selection_risk,
 )
+from lab.commands import run_command
 
 NOISE_FLOOR = 0.1
 
@@ -107,28 +108,20 @@ class Case:
         noise = estimate(self.row, "noise").value
         return bool(noise > 0 and self.reducible.hi <= NOISE_FLOOR * noise)
 
-    def command(self, **knobs: Any) -> str | None:
-        """Return the command that runs the study with knobs changed."""
-        return command(self.study, **knobs)
+    @property
+    def is_smoke(self) -> bool:
+        """Whether this is the small version of a study."""
+        return "smoke" in self.study.split(",")[1:]
+
+    def command(self, **settings: Any) -> str | None:
+        """Return the command that runs the study with knobs or its plan changed; None if the study has no name."""
+        return command(self.study, data=self.spec.get("data"), **settings)
+
+    def command_in_full(self) -> str | None:
+        """Return the command that runs the study that this is the small version of."""
+        return command(self.study, data=self.spec.get("data"), smoke=False)
 
 
-def command(study: str, *, smoke: bool = True, **knobs: Any) -> str | None:
-    """Return the command that runs a stored study with knobs changed; None if the study has no name.
-
-    A stored name lists the flags that made it: "capacity_sweep,data=fashion_mnist,family=cnn". With `smoke` False the
-    flag --smoke is dropped.
-    """
-    if not study:
-        return None
-    base, *flags = study.split(",")
-    words, settings = ["python -m lab.study run", base], {}
-    for flag in flags:
-        name, _, value = flag.partition("=")
-        if name == "data":
-            words.append(f"--data {value}")
-        elif name == "smoke":
-            words += ["--smoke"] if smoke else []
-        else:
-            settings[name] = value
-    settings |= {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in knobs.items()}
-    return " ".join(words + [f"--set {name}={value}" for name, value in settings.items()])
+def command(study: str, **changes: Any) -> str | None:
+    """Return the command that runs a study with some of its flags changed; None if the study has no name."""
+    return run_command(study, **changes) if study else None

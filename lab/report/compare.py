@@ -15,6 +15,7 @@ import pandas as pd
 from lab import history
 from lab.analysis.capacity_curve import estimate
 from lab.analysis.paired import paired_difference
+from lab.commands import command
 from lab.errors import SpecError
 from lab.history import History
 from lab.knobs import KNOBS
@@ -23,7 +24,7 @@ from lab.report.exports import to_csv
 from lab.report.markdown import plain
 from lab.report.page import assemble, write
 from lab.report.tables import focus_of, verdict
-from lab.report.text import command, count, glossary, interval, is_number, knob_value, num, sentence
+from lab.report.text import count, glossary, interval, is_number, knob_value, num, sentence
 from lab.report.view import Block, Link, Section, figure_view, panel, table_view
 from lab.storage import Home, disk_errors, inside
 

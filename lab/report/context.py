@@ -4,6 +4,7 @@ from urllib.parse import quote
 
 import pandas as pd
 
+from lab.commands import command
 from lab.history import History
 from lab.report.figures import knows_noise
 from lab.report.tables import Tables
@@ -45,6 +46,10 @@ class Page:
     def href(self, name: str) -> str:
         """Return the relative address of a file beside the page."""
         return f"{quote(self.study)}/{quote(name)}"
+
+    def command(self, verb: str = "run") -> str:
+        """Return a command on this study."""
+        return command(verb, self.study, data=self.history.spec.get("data"))
 
     def link(self, name: str) -> Link:
         """Return the file and its address, as `table_view` wants them."""

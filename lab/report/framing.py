@@ -11,7 +11,6 @@ from lab.report.context import Page
 from lab.report.protocol import protocol
 from lab.report.text import (
     MISSING,
-    command,
     count,
     duration,
     glossary,
@@ -71,7 +70,7 @@ def state(page: Page) -> str:
         missing.append("the best configuration has not been confirmed")
     if history.phase("learning_curve").empty and history.spec.get("learning_curve"):
         missing.append("there is no learning curve yet")
-    return f"This is a partial report: {'; '.join(missing)}. To finish: {command('run', page.study)}" if missing else ""
+    return f"This is a partial report: {'; '.join(missing)}. To finish: {page.command('run')}" if missing else ""
 
 
 def checks(page: Page) -> tuple[Section, dict[str, Any]]:
@@ -196,14 +195,14 @@ def words(page: Page) -> tuple[Section, dict[str, Any]]:
 def reproduce(page: Page, names: list[str]) -> tuple[Section, dict[str, Any]]:
     """Return the commands, versions and seeds, and the links to the files `names` beside the page."""
     spec, environment = page.history.spec, page.history.environment
-    run = command("run", page.study)
+    run = page.command("run")
     answer = f"One command repeats it, with seed {knob_value(spec.get('seed', 0))} and the versions below: {run}"
     text = json.dumps(spec, indent=1, ensure_ascii=False)
     context = {
         "commands": [
             ("Run the study (one that is finished only rebuilds this page)", run),
-            ("Rebuild this page from the run history", command("report", page.study)),
-            ("Look at every run and trial in a browser", command("ui", page.study)),
+            ("Rebuild this page from the run history", page.command("report")),
+            ("Look at every run and trial in a browser", page.command("ui")),
         ],
         "spec_href": "data:application/json;charset=utf-8," + quote(text, safe=""),
         "file_links": [(name, page.href(name)) for name in names],

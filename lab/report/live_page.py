@@ -7,9 +7,10 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from lab.analysis.capacity_curve import planned_replicas, selection_risk
+from lab.commands import command
 from lab.history import History
 from lab.report.page import environment, policy, style, template_text
-from lab.report.text import command, count, duration, knob_value, num, with_interval
+from lab.report.text import count, duration, knob_value, num, with_interval
 
 WIDTH, HEIGHT = 640, 180
 LAST_TRIALS = 8

@@ -13,7 +13,7 @@ from lab.analysis.learning_curve import Extrapolation
 from lab.report import figures, figures_trials
 from lab.report.context import CAUSES, Page, which
 from lab.report.sections_more import signals
-from lab.report.text import command, count, interval, is_number, num, percent, sentence, with_interval
+from lab.report.text import count, interval, is_number, num, percent, sentence, with_interval
 from lab.report.view import Block, Section, figure_view, panel, table_view
 
 
@@ -192,7 +192,7 @@ def more_data(page: Page) -> Section:
             id,
             question,
             answer,
-            (Block("note", "To finish the study:"), Block("command", command("run", page.study))),
+            (Block("note", "To finish the study:"), Block("command", page.command("run"))),
             short=short,
         )
     first, last = curve.iloc[0], curve.iloc[-1]

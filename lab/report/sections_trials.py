@@ -4,10 +4,11 @@ from typing import Any
 
 import pandas as pd
 
+from lab.commands import run_command
 from lab.report import figures_trials
 from lab.report.context import Page
 from lab.report.tables import TARGETS
-from lab.report.text import command, count, interval, is_number, knob_value, num, percent
+from lab.report.text import count, interval, is_number, knob_value, num, percent
 from lab.report.view import Block, Cell, Row, Section, TableView, figure_view, panel, table_view
 
 
@@ -29,7 +30,7 @@ def drivers(page: Page) -> Section:
         )  # fmt: skip
         blocks: list[Block] = []
         if page.tables.focus is not None:
-            more = f"{command('run', page.study)} --trials {max(2 * n, 40)}"
+            more = run_command(page.study, data=page.history.spec.get("data"), trials=max(2 * n, 40))
             blocks = [Block("note", "More trials may show it:"), Block("command", more)]
         return Section(id, question, answer, tuple(blocks), short=short)
     sentences = []

@@ -1,7 +1,6 @@
-"""Numbers as words: rounding, intervals, the few terms a stranger needs, and the command behind a stored study."""
+"""Numbers as words: rounding, intervals, and the few terms a stranger needs."""
 
 import math
-import shlex
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -94,21 +93,6 @@ def knob_value(value: Any) -> str:
     if isinstance(value, bool) or not is_number(value):
         return str(value)
     return f"{float(value):.3g}" if float(value) != int(value) or abs(value) >= 1e6 else f"{int(value)}"
-
-
-def command(verb: str, study: str) -> str:
-    """Return the command behind a stored study name, e.g. "run", "sweep,data=mnist,family=cnn,smoke"."""
-    base, *changes = study.split(",")
-    words = ["python", "-m", "lab.study", verb, base]
-    for change in changes:
-        knob, _, value = change.partition("=")
-        if change == "smoke":
-            words.append("--smoke")
-        elif knob == "data":
-            words += ["--data", value]
-        else:
-            words += ["--set", change]
-    return shlex.join(words)
 
 
 class Word(NamedTuple):

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from lab.report.text import command, duration, interval, num, percent, sentence, with_interval
+from lab.report.text import duration, interval, num, percent, sentence, with_interval
 
 
 @pytest.mark.parametrize(
@@ -29,17 +29,6 @@ def test_shares_do_not_break_before_the_sign():
 )
 def test_durations_read_well(seconds, text):
     assert duration(seconds) == text
-
-
-@pytest.mark.parametrize(
-    ("study", "line"),
-    [
-        ("capacity_sweep", "python -m lab.study run capacity_sweep"),
-        ("a,data=mnist,family=cnn,smoke", "python -m lab.study run a --data mnist --set family=cnn --smoke"),
-    ],
-)
-def test_the_command_behind_a_stored_study_is_the_one_that_made_it(study, line):
-    assert command("run", study) == line
 
 
 def test_remarks_become_sentences_and_names_of_knobs_stay():

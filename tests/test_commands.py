@@ -1,0 +1,83 @@
+"""Commands that reports print: they run as printed, and lead to the study that they speak of."""
+
+import dataclasses
+import shlex
+
+import pytest
+
+from lab import study_file
+from lab.commands import command, run_command
+from lab.errors import SpecError
+from lab.replication import Replication
+from lab.spec import Float, Int, Study
+from lab.study import build_parser
+
+BASE = Study(question="?", data="digits", space={"width": Int(4, 64), "learning_rate": Float(1e-3, 1e-1, log=True)},
+             fixed={"epochs": 60}, replication=Replication(n_resamples=8, n_inits=4))  # fmt: skip
+
+
+def meant(line, base=BASE):
+    """Return what the real command line makes of a printed command: the study and the name it is stored under."""
+    words = shlex.split(line)
+    assert words[:3] == ["python", "-m", "lab.study"]
+    args = build_parser().parse_args(words[3:])
+    settings = study_file.parse_settings(args.set)
+    return study_file.change(base, args.name, data=args.data, settings=settings, smoke=args.smoke, n_trials=args.trials)
+
+
+@pytest.mark.parametrize(
+    "stored", ["sweep", "sweep,smoke", "sweep,data=mnist,family=cnn,smoke", "sweep,n_resamples=16,n_test=500,width=8"]
+)
+def test_the_run_command_of_a_stored_study_leads_to_that_study_again(stored):
+    assert meant(command("run", stored))[1] == stored
+
+
+@pytest.mark.parametrize("verb", ["report", "status", "ui", "verify", "publish"])
+def test_other_commands_take_the_stored_name(verb):
+    words = shlex.split(command(verb, "sweep,width=8,smoke"))
+    args = build_parser().parse_args(words[3:])
+    assert (args.names[0] if verb == "report" else args.name) == "sweep,width=8,smoke"
+
+
+def test_changes_come_before_what_the_name_says_and_other_flags_stay():
+    line = run_command("sweep,data=mnist,width=8,smoke", width=16, learning_rate=0.01)
+    assert line == "python -m lab.study run sweep --data mnist --smoke --set width=16 --set learning_rate=0.01"
+    assert run_command("sweep,smoke", smoke=False, trials=80) == "python -m lab.study run sweep --trials 80"
+
+
+def test_a_data_set_that_the_name_shortens_is_written_out_and_quoted():
+    stored = study_file.change(BASE, "sweep", data="imagefolder:/data/my cats")[1]
+    line = command("run", stored, data="imagefolder:/data/my cats")
+    assert meant(line) == study_file.change(BASE, "sweep", data="imagefolder:/data/my cats")
+
+
+def test_set_changes_the_plan_and_the_sizes_and_names_the_study_by_them():
+    line = run_command("sweep", n_resamples=16, n_partitions=2, scheme="disjoint", n_test=500)
+    changed, name = meant(line)
+    assert name == "sweep,n_partitions=2,n_resamples=16,n_test=500"  # disjoint is what the file says
+    assert changed.replication == Replication(n_resamples=16, n_partitions=2, n_inits=4)
+    assert (changed.n_test, changed.space, changed.fixed) == (500, BASE.space, BASE.fixed)
+
+
+def test_every_field_of_the_plan_that_has_a_default_of_its_own_can_be_set():
+    typed = {f.name: type(f.default) for f in dataclasses.fields(Replication) if f.default is not None}
+    assert {name: study_file.PLAN[name] for name in typed} == typed
+
+
+@pytest.mark.parametrize(("setting", "message"), [
+    ("n_resamples=many", "n_resamples = 'many' has the wrong type: give an integer"),
+    ("n_resamples=1", "n_resamples = 1 cannot show"), ("scheme=odd", "scheme 'odd' is unknown"),
+    ("n_partitions=3", "8 resamples cannot be shared out evenly over 3"), ("n_test=3", "n_test = 3 has to be"),
+    ("stratified=perhaps", "give True or False"),
+])  # fmt: skip
+def test_an_impossible_plan_on_the_command_line_is_refused_in_one_line(setting, message):
+    with pytest.raises(SpecError) as raised:
+        study_file.change(BASE, "sweep", settings=study_file.parse_settings([setting]))
+    assert message in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_what_is_set_holds_in_the_small_version_too():
+    small, name = meant(run_command("sweep,smoke", epochs=16, n_inits=5, n_test=700))
+    assert name == "sweep,epochs=16,n_inits=5,n_test=700,smoke"
+    assert (small.fixed["epochs"], small.replication.n_inits, small.n_test) == (16, 5, 700)
+    assert small.replication.n_resamples == BASE.smoke().replication.n_resamples
