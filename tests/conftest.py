@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from lab.storage import Home
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # no graphics device in a container, no profile, and nothing that looks for a network by itself
 CHROMIUM_ARGS = [
@@ -33,3 +35,16 @@ def browser() -> Iterator[object]:
         browser = playwright.chromium.launch(executable_path=executable, args=CHROMIUM_ARGS)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def begun() -> Iterator[Home]:
+    """Yield a project whose databases are made (that takes seconds) and whose faked study has one trial: copy it."""
+    from tests import faults
+
+    with faults.memory() as folder:
+        home = Home(folder / "begun")
+        home.root.mkdir()
+        with faults.fake_trainer():
+            faults.run(home, faults.small(1))
+        yield home

@@ -9,7 +9,6 @@ import pytest
 from lab import failpoints
 from lab.errors import StorageError
 from lab.search import database
-from lab.storage import Home
 from tests import fake_training, faults, invariants
 
 PLACES = [name for name in failpoints.NAMES if not name.startswith("report")]
@@ -17,14 +16,11 @@ OFTEN = ("tell.attr", "publish.artifact", "spool.write")  # passed so often in a
 
 
 @pytest.fixture(scope="module")
-def base():
-    """Return a project whose databases are made and whose study has one trial of two."""
+def base(begun):
+    """Return a copy of a project whose study has one trial of two; from here on, training is faked."""
     with faults.memory() as folder, faults.fake_trainer(), pytest.MonkeyPatch.context() as patch:
         patch.setenv("LAB_CHECKPOINT_SECONDS", "0")
-        home = Home(folder / "base")
-        home.root.mkdir()
-        faults.run(home, faults.small(1))
-        yield home
+        yield faults.copy(begun, folder / "base")
 
 
 @pytest.fixture(scope="module")

@@ -271,7 +271,7 @@ def test_a_task_that_always_kills_its_worker_is_set_aside_and_the_others_go_on(e
         engine.submit(a_task(number))
     outcomes = {task.number: spool.read_outcome(path) for task, path in drain(engine)}
     assert [outcomes[k].status for k in range(5)] == ["failed"] + ["finished"] * 4
-    assert outcomes[0].reason == "its worker process died 3 times, last by signal 9"
+    assert outcomes[0].reason == "its worker process was lost 3 times, last by signal 9"
     assert outcomes[0].manifest["attempt"] == 3
 
 

@@ -21,6 +21,8 @@ from lab.trial import write_failure
 from lab.workers.engine import MAX_ATTEMPTS, Engine, is_last_attempt
 from lab.workers.worker import worker_main
 
+STOPPED_SECONDS = 3.0  # that a worker may be stopped (SIGSTOP) before its task goes to another
+LOOK_SECONDS = 0.5  # between two looks at which workers are stopped
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
@@ -30,14 +32,17 @@ class _Worker:
     pipe: Connection
     ready: bool = False
     task: Task | None = None
+    stopped: float = 0.0  # seconds that it has been seen stopped
 
 
 @dataclass
 class ProcessEngine(Engine):
     """Local worker processes, one torch thread each.
 
-    A worker that dies is noticed at once; its task goes to the next free one, at most `MAX_ATTEMPTS` times, then it
-    is reported as failed. Workers end when this process does, however it ends.
+    A worker that dies is noticed at once, one that is stopped after `STOPPED_SECONDS`; its task goes to the next free
+    one, at most `MAX_ATTEMPTS` times, then it is reported as failed. A stopped worker that is continued later ends by
+    itself, and what it may still bring is of an earlier attempt, which the spool refuses. Workers end when this process
+    does, however it ends.
     """
 
     home: Home
@@ -47,6 +52,8 @@ class ProcessEngine(Engine):
     _waiting: deque[Task] = field(default_factory=deque)
     _done: deque[tuple[Task, Path]] = field(default_factory=deque)
     _stillborn: int = 0  # workers in a row that died before they were ready
+    _let_go: list[_Worker] = field(default_factory=list)  # stopped ones that were replaced
+    _looked: float = field(default_factory=monotonic)
 
     def __post_init__(self) -> None:
         self.capacity = self.n_workers + 1  # one waits, so that a worker never does
@@ -94,12 +101,14 @@ class ProcessEngine(Engine):
             by_handle: dict[Any, _Worker] = {}
             for worker in self._workers:
                 by_handle |= {worker.pipe: worker, worker.process.sentinel: worker}
-            heard = connection.wait(list(by_handle), timeout=max(0.0, end - monotonic()))
-            if not heard:
-                return None
+            left = max(0.0, end - monotonic())
+            heard = connection.wait(list(by_handle), timeout=min(left, LOOK_SECONDS))
             for worker in {id(w): w for w in (by_handle[handle] for handle in heard)}.values():
                 self._hear(worker)
+            self._look()
             self._dispatch()
+            if not heard and left <= LOOK_SECONDS and not self._done:
+                return None
         return self._done.popleft()
 
     def _hear(self, worker: _Worker) -> None:
@@ -119,23 +128,40 @@ class ProcessEngine(Engine):
             self._done.append((worker.task, Path(content)))
             worker.task = None
 
+    def _look(self) -> None:
+        """Let go of the workers that have been stopped for long.
+
+        While this process is stopped too (Ctrl-Z), time does not count: no more than a second passes between two looks.
+        """
+        now = monotonic()
+        passed, self._looked = min(now - self._looked, 1.0), now
+        for worker in list(self._workers):
+            worker.stopped = worker.stopped + passed if _is_stopped(worker.process) else 0.0
+            if worker.stopped > STOPPED_SECONDS:
+                self._let_go.append(worker)
+                self._lose(worker, "being stopped")
+
     def _bury(self, worker: _Worker) -> None:
         worker.process.join()
         code = worker.process.exitcode or 0
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        worker.pipe.close()
-        self._workers.remove(worker)
         if not worker.ready:
             self._stillborn += 1
             if self._stillborn >= MAX_ATTEMPTS:
                 raise LabError(f"worker processes die as they start ({how}): try --engine inline to see why")
+        self._lose(worker, how)
+
+    def _lose(self, worker: _Worker, how: str) -> None:
+        """Go on without a worker: its pipe is closed, at which it ends if it still can, and another takes its task."""
+        worker.pipe.close()
+        self._workers.remove(worker)
         task = worker.task
         if task is not None:
             written = self.home.outcome_of(task.study, task.key)
             if spool.attempt_of(written) == task.attempt:  # it died between writing the outcome and saying so
                 self._done.append((task, written))
             elif is_last_attempt(task):
-                reason = f"its worker process died {MAX_ATTEMPTS} times, last by {how}"
+                reason = f"its worker process was lost {MAX_ATTEMPTS} times, last by {how}"
                 self._done.append((task, write_failure(task, self.home, reason)))
             else:
                 self._waiting.appendleft(replace(task, attempt=task.attempt + 1))
@@ -144,6 +170,8 @@ class ProcessEngine(Engine):
 
     def close(self) -> None:
         """End the workers: they have nothing to save, an outcome is in the spool whole or not at all."""
+        for worker in self._let_go:
+            worker.process.kill()  # stopped, it would not hear SIGTERM
         for worker in self._workers:
             worker.process.terminate()
         end = monotonic() + 2.0
@@ -153,8 +181,20 @@ class ProcessEngine(Engine):
                 worker.process.kill()
                 worker.process.join()
             worker.pipe.close()
+        for worker in self._let_go:
+            worker.process.join()
         self._workers.clear()
+        self._let_go.clear()
         self._waiting.clear()
+
+
+def _is_stopped(process: SpawnProcess) -> bool:
+    """Ask the system whether a child is stopped: no long epoch is taken for it, as a silence could be."""
+    if not hasattr(os, "waitid") or process.pid is None:  # before Python 3.13 macOS lacks it
+        return False
+    with contextlib.suppress(ChildProcessError):  # it has ended
+        return os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None
+    return False
 
 
 @contextlib.contextmanager
