@@ -48,3 +48,25 @@ def begun() -> Iterator[Home]:
         with faults.fake_trainer():
             faults.run(home, faults.small(1))
         yield home
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project with one study, `toy`; the working directory."""
+    from tests.command_line import LIGHT
+
+    (tmp_path / "studies").mkdir()
+    (tmp_path / "studies" / "toy.py").write_text(LIGHT)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def databases(tmp_path_factory):
+    """Where the studies below are run: MLflow makes its tables once."""
+    from tests.command_line import TOY
+
+    project = tmp_path_factory.mktemp("project")
+    (project / "studies").mkdir()
+    (project / "studies" / "toy.py").write_text(TOY)
+    return project

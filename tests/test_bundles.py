@@ -16,7 +16,7 @@ from lab.task import Task
 from lab.trial import evaluate, evaluate_together
 from lab.workers import InlineEngine
 from lab.workers.bundles import take_bundle
-from tests.test_search import FakeTracker
+from tests.toys import FakeTracker
 
 FIXED = dict(width=8, depth=1, epochs=6, n_train=30, batch_size=8)
 STUDY = Study(

@@ -18,7 +18,7 @@ from lab.search import database as databases
 from lab.search.results import Results
 from lab.storage import Home
 from tests.servers import Postgres, free_port
-from tests.test_search import faked, toy  # noqa: F401
+from tests.toys import faked, toy  # noqa: F401
 
 
 @pytest.fixture(scope="module")

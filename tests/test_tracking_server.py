@@ -9,8 +9,8 @@ import urllib.request
 
 import pytest
 
+from tests.command_line import ROOT, TOY, command
 from tests.servers import TrackingServer
-from tests.test_study import ROOT, TOY, command
 
 pytestmark = pytest.mark.slow
 

@@ -1,0 +1,81 @@
+"""The command line in a process of its own, on a toy study that trains nothing."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+
+from lab.storage import Home
+from tests.test_workers import alive
+
+ROOT = Path(__file__).resolve().parent.parent
+TOY = '''
+"""Is it a toy?"""
+from lab.spec import Choice, Float, Int, Replication, Study
+from tests.fake_training import fake
+
+STUDY = Study(
+    question="Is it a toy?",
+    data="fake",
+    space=dict(learning_rate=Float(1e-4, 1.0, log=True), width=Int(4, 64, log=True), activation=Choice("relu", "tanh")),
+    fixed=dict(epochs=3, n_train=40),
+    replication=Replication("disjoint", 3, 4),
+    n_trials=6,
+    learning_curve=(1.0, 0.5),
+)
+'''
+LIGHT = TOY.replace("from tests.fake_training import fake\n", "")
+
+
+def command(*words, cwd, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "lab.study", *words],
+        cwd=cwd, capture_output=True, text=True, timeout=120,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+    )  # fmt: skip
+
+
+def one_line_error(capsys):
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+def trials_and_runs(project, name):
+    from lab import history
+
+    storage = optuna.storages.RDBStorage(Home(project).optuna_uri)
+    trials = optuna.load_study(study_name=name, storage=storage).get_trials()
+    storage.remove_session()
+    storage.engine.dispose()
+    return trials, history.load(name, home=Home(project))
+
+
+def start(databases, *words, **environment):
+    pids = databases / f"pids-{time.monotonic_ns()}"
+    pids.mkdir()
+    environment |= {"PYTHONPATH": str(ROOT), "LAB_FAKE_PIDS": str(pids)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lab.study", "run", *words],
+        cwd=databases, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | environment,
+    )  # fmt: skip
+    return process, pids
+
+
+def wait_for(what, seconds=60.0):
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, "it does not come"
+        time.sleep(0.02)
+
+
+def all_gone(pids, seconds):
+    end = time.monotonic() + seconds
+    while any(alive(int(path.name)) for path in pids.iterdir()) and time.monotonic() < end:
+        time.sleep(0.02)
+    return not any(alive(int(path.name)) for path in pids.iterdir())

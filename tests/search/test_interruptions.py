@@ -1,0 +1,132 @@
+import dataclasses
+import json
+import shutil
+
+import optuna
+import pytest
+
+from lab import spool, storage, workers
+from lab.errors import StorageError
+from lab.storage import Home
+from tests.toys import Boom, FakeTracker, run, runs, state, toy
+
+
+def booby_trap(patch, k):
+    """Raise at the k-th crossing of any step that changes something; return the counter."""
+    crossings = [0]
+
+    def cross():
+        crossings[0] += 1
+        if crossings[0] == k:
+            raise Boom
+
+    def trap(owner, name, *, after):
+        real = getattr(owner, name)
+
+        def wrapped(*args, **kwargs):
+            cross()
+            result = real(*args, **kwargs)
+            if after:
+                cross()
+            return result
+
+        patch.setattr(owner, name, wrapped)
+
+    trap(optuna.Study, "ask", after=True)
+    trap(optuna.storages._cached_storage._CachedStorage, "set_trial_param", after=False)
+    trap(optuna.storages._cached_storage._CachedStorage, "set_trial_system_attr", after=True)
+    trap(workers.InlineEngine, "submit", after=False)
+    trap(workers.inline, "evaluate_together", after=True)
+    trap(FakeTracker, "publish", after=True)
+    trap(optuna.Study, "tell", after=True)
+    trap(spool, "remove_outcome", after=True)
+    return crossings
+
+
+@pytest.mark.parametrize(
+    ("sampler", "objective", "first", "skip"),
+    [("qmc", "val_risk", 1, 3), ("random", "val_error", 2, 11), ("grid", "val_risk", 3, 13), ("tpe", "val_risk", 4, 9),
+     ("tpe", ("bias_sq", "variance"), 3, 13), ("gp", "val_risk", 4, 19), ("nsga2", ("bias_sq", "variance"), 4, 13),
+     ("cmaes", "val_risk", 4, 13)],
+)  # fmt: skip
+def test_a_kill_at_any_step_costs_nothing_and_changes_nothing(tmp_path, monkeypatch, sampler, objective, first, skip):
+    # two rounds of the study are done in peace, so that samplers that learn have begun to; the third is killed
+    study = toy(sampler=sampler, objective=objective, n_trials=12, round_size=6)
+    base, undisturbed = Home(tmp_path / "base"), Home(tmp_path / "undisturbed")
+    run(study, base)
+    study = dataclasses.replace(study, n_trials=14)
+    shutil.copytree(base.root, undisturbed.root)
+    run(study, undisturbed)
+    expected = state(undisturbed)
+    assert [row[1] for row in expected[0]] == ["COMPLETE"] * 14
+    k = first
+    while True:
+        home = Home(tmp_path / f"killed-{k}")
+        shutil.copytree(base.root, home.root)
+        with monkeypatch.context() as patch:
+            crossings = booby_trap(patch, k)
+            try:
+                run(study, home)
+            except Boom:
+                pass
+            else:
+                break
+        run(study, home)
+        assert state(home) == expected, f"killed at crossing {k}"
+        assert list(home.spool_of("toy").iterdir()) == []
+        assert not storage.in_use(home, "toy")
+        k += skip
+    assert k > crossings[0] > 25
+
+
+def test_killed_again_and_again_a_study_still_ends_as_if_undisturbed(tmp_path, monkeypatch):
+    study = toy(n_trials=5)
+    undisturbed, home = Home(tmp_path / "undisturbed"), Home(tmp_path / "killed")
+    run(study, undisturbed)
+    n_kills = 0
+    while n_kills < 200:
+        with monkeypatch.context() as patch:
+            booby_trap(patch, 9)
+            try:
+                run(study, home)
+            except Boom:
+                n_kills += 1
+            else:
+                break
+    assert 5 < n_kills < 200
+    assert state(home) == state(undisturbed)
+
+
+def test_a_damaged_outcome_in_the_spool_is_named_and_trained_again(tmp_path, monkeypatch, capsys):
+    study = toy(n_trials=2)
+    undisturbed, home = Home(tmp_path / "undisturbed"), Home(tmp_path / "killed")
+    run(study, undisturbed)
+    with monkeypatch.context() as patch:
+        patch.setattr(FakeTracker, "publish", lambda *args: (_ for _ in ()).throw(Boom()))
+        with pytest.raises(Boom):
+            run(study, home)
+    [directory] = spool.pending(home, "toy")
+    content = bytearray((directory / "metrics.json").read_bytes())
+    content[40] ^= 1
+    (directory / "metrics.json").write_bytes(content)
+    run(study, home)
+    assert "explore-0000/metrics.json is not what was written" in capsys.readouterr().err
+    assert state(home) == state(undisturbed)
+
+
+def test_an_outcome_of_another_configuration_is_not_published(home, monkeypatch):
+    study = toy(n_trials=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(FakeTracker, "publish", lambda *args: (_ for _ in ()).throw(Boom()))
+        with pytest.raises(Boom):
+            run(study, home)
+    [directory] = spool.pending(home, "toy")
+    outcome = spool.read_outcome(directory)
+    config = outcome.json("config.json")
+    config["config"]["width"] += 1
+    spool.remove_outcome(directory)
+    files = dict(outcome.contents) | {"config.json": json.dumps(config).encode()}
+    spool.write_outcome(home, "toy", "explore", 0, files, status="finished", started=0.0, finished=1.0)
+    with pytest.raises(StorageError, match="another study or configuration"):
+        run(study, home)
+    assert runs(home) == {}

@@ -1,0 +1,93 @@
+"""The whole lab in processes of its own, from the command line to the report; killed and interrupted too."""
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from lab.storage import Home
+from tests.command_line import TOY, all_gone, command, start, trials_and_runs, wait_for
+
+
+def test_a_study_runs_from_the_command_line_to_its_report_with_json_alone_on_stdout(databases):
+    answer = command("run", "toy", "--workers", "1", "--json", cwd=databases)
+    assert answer.returncode == 0, answer.stderr
+    result = json.loads(answer.stdout)
+    assert result["counts"] == {"finished": 6, "diverged": 0, "infeasible": 0, "failed": 0}
+    assert Path(result["report"]) == databases / "reports" / "toy.html"
+    assert Path(result["report"]).stat().st_size > 10_000
+    assert len(result["verdict"]) == 3
+    lines = answer.stderr.splitlines()
+    assert lines[0] == "toy: 6 trials × 12 replicas on fake (cpu)"
+    assert lines[-3:] == [
+        "report:  reports/toy.html", "ui:      python -m lab.study ui toy", "status:  python -m lab.study status toy",
+    ]  # fmt: skip
+    assert "\x1b" not in answer.stderr
+    trials, history = trials_and_runs(databases, "toy")
+    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 6
+    assert history.trials.phase.value_counts().to_dict() == {"explore": 6, "confirm": 1, "learning_curve": 1}
+
+
+def test_a_killed_run_leaves_no_process_and_the_next_one_ends_with_every_trial_once(databases):
+    (databases / "studies" / "killed.py").write_text(TOY)
+    first, pids = start(databases, "killed", "--workers", "2", LAB_FAKE_SECONDS="0.4")
+    spool = databases / "mlruns" / "spool" / "killed"
+    # one trial is settled, a later one lies in the spool
+    wait_for(
+        lambda: len(list(pids.iterdir())) == 2 and any(spool.glob("explore-000[2-5]")) and not any(spool.glob("*-0000"))
+    )
+    first.kill()
+    first.communicate()
+    assert first.returncode == -signal.SIGKILL
+    assert all_gone(pids, 2.0)
+    trials, _ = trials_and_runs(databases, "killed")
+    assert any(trial.state.name == "RUNNING" for trial in trials)
+    # a worker is killed as well, this time
+    marker = databases / "kill-one"
+    marker.touch()
+    second, pids = start(databases, "killed", "--workers", "2", LAB_FAKE_KILL=str(marker))
+    _, error = second.communicate(timeout=90)
+    assert second.returncode == 0, error
+    assert "taken up again" in error
+    assert not marker.exists()
+    assert all_gone(pids, 1.0)
+    trials, history = trials_and_runs(databases, "killed")
+    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 6
+    assert history.trials.phase.value_counts().to_dict() == {"explore": 6, "confirm": 1, "learning_curve": 1}
+    assert list(spool.iterdir()) == []
+    # and all of it is what an undisturbed run in another process measured
+    _, undisturbed = trials_and_runs(databases, "toy")
+    columns = ["key", "val_risk", "bias_sq", "variance", "learning_rate", "width", "n_train"]
+    for one, other in zip(*(h.trials.sort_values("key")[columns].values for h in (history, undisturbed)), strict=True):
+        assert one.tolist() == other.tolist()
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "engine"), [(signal.SIGINT, 130, "process"), (signal.SIGTERM, 143, "inline")]
+)
+def test_an_interrupted_run_stops_at_once_says_how_to_go_on_and_leaves_nothing_half_done(
+    databases, number, code, engine
+):
+    name = f"stopped_{engine}"
+    (databases / "studies" / f"{name}.py").write_text(TOY)
+    process, pids = start(databases, name, "--engine", engine, "--trials", "5", LAB_FAKE_SECONDS="1.0")
+    wait_for(lambda: any(pids.iterdir()))
+    time.sleep(0.2)
+    started = time.monotonic()
+    process.send_signal(number)
+    output, error = process.communicate(timeout=20)
+    assert time.monotonic() - started < 10
+    assert process.returncode == code, error
+    assert output == ""
+    assert f"To go on: python -m lab.study run {name} --trials 5 --engine {engine}" in error
+    assert "Traceback" not in error
+    assert all_gone(pids, 1.0)
+    spool = databases / "mlruns" / "spool" / name
+    assert not spool.exists() or not list(spool.glob(".*"))
+    import mlflow
+
+    client = mlflow.MlflowClient(Home(databases).mlflow_uri)
+    experiment = client.get_experiment_by_name(name)
+    assert all(run.info.status == "FINISHED" for run in client.search_runs([experiment.experiment_id]))
