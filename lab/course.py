@@ -3,7 +3,6 @@
 Legend: D resamples, I initialisations, R = D·I replicas (replica r = d·I + i), N points, C classes.
 """
 
-import dataclasses
 import json
 import math
 import time
@@ -22,7 +21,9 @@ from lab.task import Task
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from lab.analysis.decomposition import Decomposition
     from lab.data.pool import Dataset, Pool
+    from lab.growing import Rectangle
     from lab.training.checkpoint import Checkpoints
 
 
@@ -83,30 +84,35 @@ def taken_up(kept: "Checkpoints") -> "tuple[Course, dict[str, Tensor] | None]":
     return Course(snapshots, list(found.record["decompositions"]), began), resume
 
 
-def checkpoints(task: Task, dataset: "Dataset", home: Home, note: Callable[[str], None]) -> "Checkpoints":
-    """Return where a trial's checkpoints are kept, bound to all that its training depends on."""
+def checkpoints(
+    task: Task, dataset: "Dataset", home: Home, note: Callable[[str], None], part: "Rectangle | None" = None
+) -> "Checkpoints":
+    """Return where a trial's checkpoints are kept, bound to all that its training depends on; or those of a part."""
     import torch
 
     import lab
     from lab.training.checkpoint import Checkpoints
 
     identity = {
-        "config": dict(task.config), "replication": dataclasses.asdict(task.replication), "seed": task.spec["seed"],
+        "config": dict(task.config), "replication": task.replication.to_dict(), "seed": task.spec["seed"],
         "n_evaluations": task.spec["n_evaluations"], "first_resample": task.first_resample,
         "first_init": task.first_init, "first_noise": task.first_noise, "device": task.device,
         "data": dataset.digest, "lab": lab.__version__,
         "torch": str(torch.__version__), "n_threads": torch.get_num_threads(),
     }  # fmt: skip
-    return Checkpoints(home.checkpoints_of(task.study, task.key), json.loads(json.dumps(identity)), note)
+    folder = home.checkpoints_of(task.study, task.key)
+    if part is not None:
+        folder, identity["rectangle"] = folder / part.name, list(part)
+    return Checkpoints(folder, json.loads(json.dumps(identity)), note)
 
 
-def decomposed(
+def judged(
     probabilities_DINC: np.ndarray | None, points: "Pool", diverged_R: np.ndarray, **others: Any
-) -> dict[str, Any] | None:
-    """Return the decomposition over the replicas that did not diverge, None if there is none.
+) -> "Decomposition | None":
+    """Return the decomposition over the replicas that did not diverge, None if none is left.
 
-    Terms that the replicas that are left cannot tell apart are None, as JSON has no NaN. `others` are further arguments
-    of `lab.analysis.decomposition.decompose`, as logits in place of the probabilities, and the loss.
+    `others` are further arguments of `lab.analysis.decomposition.decompose`, as logits in place of the probabilities,
+    and the loss.
     """
     from lab.analysis.decomposition import decompose
 
@@ -114,8 +120,18 @@ def decomposed(
     gone_DI = np.asarray(diverged_R).reshape(given.shape[:-2])
     if gone_DI.all():
         return None
-    parts = decompose(
+    return decompose(
         probabilities_DINC, points.labels, posterior_NC=points.posterior, missing_DI=gone_DI, level=outcome.LEVEL,
         **others,
-    ).to_dict()  # fmt: skip
+    )  # fmt: skip
+
+
+def decomposed(
+    probabilities_DINC: np.ndarray | None, points: "Pool", diverged_R: np.ndarray, **others: Any
+) -> dict[str, Any] | None:
+    """Return what `judged` does as plain values; terms that cannot be told apart are None, as JSON has no NaN."""
+    found = judged(probabilities_DINC, points, diverged_R, **others)
+    if found is None:
+        return None
+    parts = found.to_dict()
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in parts.items()}

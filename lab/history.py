@@ -242,7 +242,8 @@ def _tables(study: str, artifacts: Artifacts, run_ids: Mapping[str, str]) -> His
         if "metrics.json" in manifest["files"]:
             metrics = artifacts.json(key, "metrics.json")
             with artifacts.parsing(key, "metrics.json"):
-                row |= {metric: float(value) for metric, value in metrics["final"].items()}
+                # what the plan says as well (how many training sets and seeds) is a whole number there
+                row |= {name: float(value) for name, value in metrics["final"].items() if name not in row}
                 epochs += [name | point for point in metrics["epochs"]]
             row["level"] = artifacts.json(key, "decomposition.json")["level"]
             content = artifacts.read(key, ["curves.parquet"])["curves.parquet"]

@@ -24,6 +24,8 @@ import lab
 
 if TYPE_CHECKING:
     from lab.data.pool import Dataset
+    from lab.growth import Growth
+    from lab.replication import Replication
     from lab.task import Task
 
 SPLITS = ("train", "val", "test")
@@ -53,6 +55,7 @@ class Trained:
     """What training a trial gave."""
 
     n_parameters: int
+    replication: "Replication"  # as it was carried out: with the replicas of a trial that grew
     snapshots: list[Snapshot]
     decompositions: list[dict[str, Any] | None]  # on the test set, one a snapshot; None: no replica is left
     validation: dict[str, Any] | None  # at the end
@@ -60,6 +63,7 @@ class Trained:
     shifted: Mapping[str, dict[str, Any] | None] = field(default_factory=dict)  # the same under attack …
     losses: Mapping[str, dict[str, Any] | None] = field(default_factory=dict)  # of other losses, on the test set
     seconds: float = math.nan  # of training, over all attempts that went on from another
+    growth: "Growth | None" = None
 
     @property
     def probabilities_DINC(self) -> np.ndarray:
@@ -75,6 +79,8 @@ def results(task: "Task", dataset: "Dataset", trained: Trained, *, seconds: floa
         "predictions.npz": predictions(dataset, trained),
         "metrics.json": as_json(metrics(task, dataset, trained, seconds)),
     }
+    if trained.growth is not None:
+        files["growth.json"] = as_json(trained.growth.to_dict(task.replication))
     if any(step.signals for step in trained.snapshots):
         files["signals.parquet"] = signals(trained)
     # the report shows them, and is built from the run history alone; of every trial they would be a burden
@@ -87,8 +93,8 @@ def as_json(value: Any) -> bytes:
     return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
 
 
-def request(task: "Task", dataset: "Dataset", n_parameters: int | None) -> dict[str, Any]:
-    """Return what was asked for: the study, the configuration, its replicas and the data."""
+def request(task: "Task", dataset: "Dataset", plan: "Replication", n_parameters: int | None) -> dict[str, Any]:
+    """Return what was asked for: the study, the configuration, its replicas (by the plan carried out) and the data."""
     from lab.data.check import findings
     from lab.data.resampling import describe
 
@@ -99,8 +105,8 @@ def request(task: "Task", dataset: "Dataset", n_parameters: int | None) -> dict[
         "number": task.number,
         "variant": task.variant,
         "config": dict(task.config),
-        "replication": dict(task.spec["replication"]),
-        "training_sets": describe(task.replication, n_train=task.config["n_train"], n_pool=len(dataset.pool)),
+        "replication": plan.to_dict(),
+        "training_sets": describe(plan, n_train=task.config["n_train"], n_pool=len(dataset.pool)),
         "first_resample": task.first_resample,
         "first_init": task.first_init,
         "first_noise": task.first_noise,
@@ -159,7 +165,7 @@ def curves(task: "Task", trained: Trained) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    n_replicas, (_, n_inits, n_draws) = task.replication.n_replicas, task.replication.shape
+    n_replicas, (_, n_inits, n_draws) = trained.replication.n_replicas, trained.replication.shape
     replica_R = np.arange(n_replicas)
     n_epochs = len(trained.snapshots)
     columns: dict[str, np.ndarray] = {
@@ -276,12 +282,14 @@ def metrics(task: "Task", dataset: "Dataset", trained: Trained, seconds: float) 
     if watched:
         final |= summary(watched[0], watched[-1])
     final |= {
-        "n_replicas": task.replication.n_replicas,
+        "n_replicas": trained.replication.n_replicas,
         "n_diverged": int(last.diverged_R.sum()),
         "n_parameters": trained.n_parameters,
         "seconds": seconds,
-        "replicas_per_second": task.replication.n_replicas / seconds,
+        "replicas_per_second": trained.replication.n_replicas / seconds,
     }
+    if trained.growth is not None:
+        final |= trained.growth.metrics()
     for limit in TRAIN_ERRORS:
         reached = [row["epoch"] for row in epochs if row.get("train_error", math.inf) <= limit]
         if reached:

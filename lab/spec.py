@@ -190,7 +190,7 @@ class Study:
         if not self.variants:
             del spec["variants"]
         spec["fixed"] = dict(self.fixed)
-        spec["replication"] = dataclasses.asdict(self.replication)
+        spec["replication"] = self.replication.to_dict()
         for name in ("objective", "learning_curve"):
             if isinstance(spec[name], tuple):
                 spec[name] = list(spec[name])

@@ -15,9 +15,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab import failpoints, outcome, spool, storage
+from lab import failpoints, growing, outcome, spool, storage
 from lab.course import Course, checkpoints, decomposed, taken_up
 from lab.errors import DataError, LabError, SpecError, StorageError
+from lab.growing import Rectangle
+from lab.growth import Growth
 from lab.knobs import TrialConfig
 from lab.outcome import Trained
 from lab.replication import Replication
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lab.data.pool import Dataset
+    from lab.training.crew import State
+    from lab.training.loop import OnEpoch
 
 
 def load_dataset(spec: Mapping[str, Any], *, data_dir: str | None = None, study_file: str | None = None) -> "Dataset":
@@ -113,10 +117,10 @@ def _write(
 ) -> Path:
     """Write the outcome of a trial, whatever comes of training it; `events` is read afterwards."""
     files: dict[str, bytes] = {}
-    status, reason, n_parameters = "finished", None, None
+    status, reason, n_parameters, plan = "finished", None, None, task.replication
     try:
         trained = train()
-        n_parameters = trained.n_parameters
+        n_parameters, plan = trained.n_parameters, trained.replication
         files |= outcome.results(task, dataset, trained, seconds=trained.seconds)
         status = "diverged" if trained.snapshots[-1].diverged_R.any() else "finished"
     except _Infeasible as error:
@@ -129,7 +133,7 @@ def _write(
         status, reason = "failed", f"{type(error).__name__}: {_one_line(error)}"
         files["error.txt"] = traceback.format_exc().encode()
     files["environment.json"] = outcome.as_json(outcome.environment(task.device) | {"events": events})
-    files["config.json"] = outcome.as_json(outcome.request(task, dataset, n_parameters))
+    files["config.json"] = outcome.as_json(outcome.request(task, dataset, plan, n_parameters))
     directory = spool.write_outcome(
         home, task.study, task.phase, task.number, files,
         status=status, reason=reason, attempt=task.attempt, started=started, finished=time.time(),
@@ -143,7 +147,7 @@ def write_failure(task: Task, home: Home, reason: str) -> Path:
     now = time.time()
     dataset = _dataset(task)
     files = {
-        "config.json": outcome.as_json(outcome.request(task, dataset, None)),
+        "config.json": outcome.as_json(outcome.request(task, dataset, task.replication, None)),
         "environment.json": outcome.as_json(outcome.environment(task.device)),
     }
     return spool.write_outcome(
@@ -170,29 +174,54 @@ def _train(
     from lab import training
 
     config = TrialConfig.from_dict(task.config)
+
+    def fit(part: Rectangle, resume: "State | None", on_epoch: "OnEpoch") -> Iterator[Any]:
+        plan = task.replication.grid(part.n_resamples, part.n_inits)
+        steps = training.fit(
+            config, dataset, plan, seed=task.spec["seed"], first_resample=task.first_resample + part.first_resample,
+            first_init=task.first_init + part.first_init, first_noise=task.first_noise,
+            n_evaluations=task.spec["n_evaluations"], device=task.device,
+            resume=resume, on_epoch=on_epoch, on_event=on_event,
+        )  # fmt: skip
+        for step in _begun(steps):
+            yield step
+            _passed(tick)
+
+    with _feasible():
+        n_parameters = training.count_parameters(config, dataset.image_shape, dataset.n_classes)
+    if task.replication.grows:
+        grown = growing.grow(task, dataset, home, fit, _note)
+        course = Course()
+        for step in grown.evaluations:
+            course.add(step, dataset.test, grown.plan)
+        return _trained(n_parameters, course, step, dataset, grown.plan, grown.seconds, grown.growth)
     kept = checkpoints(task, dataset, home, _note)
     course, resume = taken_up(kept)
+    whole = Rectangle(0, 0, task.replication.n_resamples, task.replication.n_inits)
+    for step in fit(whole, resume, lambda state: kept.offer(lambda: course.state(state()))):
+        course.add(step, dataset.test, task.replication)
+    return _trained(n_parameters, course, step, dataset, task.replication, course.seconds())
+
+
+@contextlib.contextmanager
+def _feasible() -> Iterator[None]:
+    """Take an error for a sign that the configuration cannot be built."""
     try:
-        n_parameters = training.count_parameters(config, dataset.image_shape, dataset.n_classes)
-        steps: Iterator[Any] = iter(
-            training.fit(
-                config, dataset, task.replication, seed=task.spec["seed"], first_resample=task.first_resample,
-                first_init=task.first_init, first_noise=task.first_noise, n_evaluations=task.spec["n_evaluations"],
-                device=task.device,
-                resume=resume, on_epoch=lambda state: kept.offer(lambda: course.state(state())), on_event=on_event,
-            )
-        )  # fmt: skip
-        first = next(steps)  # once that works, an error is a failure, not an infeasible choice
+        yield
     except SpecError as error:
         raise _Infeasible(str(error)) from error
     except LabError:
         raise
     except ValueError as error:
         raise _Infeasible(_one_line(error)) from error
-    for step in itertools.chain([first], steps):
-        course.add(step, dataset.test, task.replication)
-        _passed(tick)
-    return _trained(n_parameters, course, step, dataset, task.replication, course.seconds())
+
+
+def _begun(steps: Iterator[Any]) -> Iterator[Any]:
+    """Return the steps of a training; once the first is done, an error is a failure, not an infeasible choice."""
+    steps = iter(steps)
+    with _feasible():
+        first = next(steps)
+    return itertools.chain([first], steps)
 
 
 def _train_together(
@@ -251,7 +280,13 @@ def _passed(tick: Callable[[], None] | None) -> None:
 
 
 def _trained(
-    n_parameters: int, course: Course, step: Any, dataset: "Dataset", plan: Replication, seconds: float
+    n_parameters: int,
+    course: Course,
+    step: Any,
+    dataset: "Dataset",
+    plan: Replication,
+    seconds: float,
+    growth: Growth | None = None,
 ) -> Trained:
     """Return what training a trial gave, `step` being its last evaluation."""
     parts_of = functools.partial(decomposed, diverged_R=step.diverged_R, partition_D=plan.partition_D)
@@ -265,6 +300,6 @@ def _trained(
         for loss in outcome.OTHER_LOSSES
     }
     return Trained(
-        n_parameters, course.snapshots, course.decompositions, validation, step.log_probabilities_test_DINC, shifted,
-        losses, seconds,
+        n_parameters, plan, course.snapshots, course.decompositions, validation, step.log_probabilities_test_DINC,
+        shifted, losses, seconds, growth,
     )  # fmt: skip

@@ -176,7 +176,7 @@ def _spool(study: str, home: Home, found: Found) -> set[str]:
 
 def _checkpoints(study: str, home: Home, found: Found) -> None:
     folder = home.checkpoints_of(study)
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+    for path in sorted(path for path in folder.rglob("*") if path.is_dir()):
         n_files, lines = checkpoint_damage(path)
         found.n_files += n_files
         found.damage += lines

@@ -142,6 +142,22 @@ def _stratified_bootstrap(labels: np.ndarray, n_train: int, rng: np.random.Gener
     return np.array([members[label][int(x * len(members[label]))] for label, x in zip(wanted, u, strict=True)])
 
 
+def check_plan(dataset: Dataset, replication: Replication, *, n_train: int) -> None:
+    """Check that the data set can give all the training sets of `n_train` examples that a trial can come to have.
+
+    Raises:
+        SpecError: It cannot; the message says what would fit.
+    """
+    n_most, n_pool = replication.n_blocks, len(dataset.pool)
+    if replication.grows and replication.scheme == "disjoint" and n_train * n_most > n_pool >= n_train:
+        raise SpecError(
+            f"replication: up to {n_most} disjoint training sets of n_train = {n_train} need {n_most * n_train} "
+            f"examples, and the pool of {dataset.name} has {n_pool}: lower n_train to {n_pool // n_most} or less, or "
+            f"max_resamples to {n_pool // n_train}, or choose the scheme subsample"
+        )
+    check_scheme(dataset, replication.scheme, n_train=n_train, n_resamples=n_most)
+
+
 def check_scheme(dataset: Dataset, scheme: str, *, n_train: int, n_resamples: int) -> None:
     """Check that the data set can give `n_resamples` training sets of `n_train` examples.
 
@@ -197,6 +213,12 @@ def describe(replication: Replication, *, n_train: int, n_pool: int) -> str:
         scheme += (
             f" Each is used with {replication.n_noise_draws} independent draws of its label noise, "
             "so that the variance which the noise causes shows apart."
+        )
+    if replication.grows:
+        scheme += (
+            f" Training sets and seeds are added to a trial until the interval of its {replication.target_term} is "
+            f"within ± {replication.target_half_width:g}, up to {replication.max_resamples} training sets, "
+            f"{replication.max_inits} seeds and {replication.max_replicas} replicas."
         )
     return scheme
 

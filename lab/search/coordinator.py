@@ -23,7 +23,7 @@ from lab.progress import Progress, best_text
 from lab.search import ledger
 from lab.search.results import Results
 from lab.search.samplers import SEQUENTIAL, planned, suggest
-from lab.spec import Study
+from lab.spec import Replication, Study
 from lab.storage import Home
 from lab.task import Task
 from lab.workers.engine import MAX_ATTEMPTS, Engine
@@ -186,7 +186,8 @@ class Coordinator:
             return
         self.results.settle(outcome)
         self.n_trained += 1
-        self.progress.done(n_replicas=task.replication.n_replicas, best=self._best_text())
+        carried_out = Replication(**outcome.json("config.json")["replication"])
+        self.progress.done(n_replicas=carried_out.n_replicas, best=self._best_text())
 
     # -- confirm
 
@@ -212,7 +213,7 @@ class Coordinator:
         config = _plain(self.study, best.params)
         whole = dataclasses.replace(
             self.common, phase="confirm", number=best.number, config=config, variant=_variant(best.params),
-            first_resample=replication.n_resamples, first_init=replication.n_inits,
+            first_resample=replication.most[0], first_init=replication.most[1],
             first_noise=replication.n_noise_draws,
         )  # fmt: skip
         curve = [

@@ -79,7 +79,7 @@ def prepare(study: Study, *, data_dir: str | None = None, study_file: str | None
     n_train = study.largest("n_train")
     assert isinstance(n_train, int)
     plan = study.replication
-    resampling.check_scheme(dataset, plan.scheme, n_train=n_train, n_resamples=plan.n_blocks)
+    resampling.check_plan(dataset, plan, n_train=n_train)
     if plan.n_noise_draws > 1 and not study.largest("label_noise") and dataset.pool.posterior is None:
         raise SpecError(
             f"replication: n_noise_draws = {plan.n_noise_draws}, but {dataset.name} has no posterior to draw labels "
@@ -209,7 +209,9 @@ def _open_tracker(study: Study, name: str, home: Home) -> "Tracker":
 def _header(study: Study, name: str, device: str, engine_name: str, n_workers: int, coordinator: "Coordinator") -> str:
     hands = {"inline": "", "process": f", {n_workers} worker processes", "ray": ", on Ray"}[engine_name]
     how = device + hands
-    text = f"{name}: {planned(study)} trials × {study.replication.n_replicas} replicas on {study.data} ({how})"
+    plan = study.replication
+    n_replicas = f"{plan.n_replicas} to {plan.max_replicas}" if plan.grows else str(plan.n_replicas)
+    text = f"{name}: {planned(study)} trials × {n_replicas} replicas on {study.data} ({how})"
     if study.sampler == "grid" and not study.variants and study.n_trials < grid_size(study.space):
         text += f"; the whole grid has {grid_size(study.space)} points"
     if coordinator.n_told:

@@ -84,9 +84,12 @@ class Checkpoints:
 
     def offer(self, take: Callable[[], tuple[Mapping[str, Tensor], Any]]) -> None:
         """Write a checkpoint of what `take` returns (tensors, a record), if one is due."""
+        if monotonic() >= self._due:
+            self.put(take)
+
+    def put(self, take: Callable[[], tuple[Mapping[str, Tensor], Any]]) -> None:
+        """Write a checkpoint of what `take` returns (tensors, a record), whether or not one is due."""
         started = monotonic()
-        if started < self._due:
-            return
         try:
             self._write(*take())
         except OSError as error:  # the disk is full: training can do without, its outcome will say so if it stays full

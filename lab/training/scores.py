@@ -16,6 +16,8 @@ from torch import Tensor
 from lab.training.evaluation import Measured
 from lab.training.losses import Errors
 
+_BY_NAME = ("metrics", "probabilities_shifted", "signals")  # of an evaluation, arrays by name
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -45,6 +47,29 @@ class Evaluation:
     def probabilities_test_DINC(self) -> NDArray[np.float32]:
         """Predictions on the test set, float32; NaN for diverged replicas."""
         return np.exp(self.log_probabilities_test_DINC)
+
+
+def state_of(evaluation: Evaluation) -> dict[str, Tensor]:
+    """Return an evaluation, but for its epoch, as tensors by name, without a copy where that can be."""
+    arrays: dict[str, NDArray] = {
+        "log_probabilities_test": evaluation.log_probabilities_test_DINC,
+        "probabilities_val": evaluation.probabilities_val_DINC,
+        "diverged": evaluation.diverged_R,
+    }
+    for group in _BY_NAME:
+        arrays |= {f"{group}.{name}": values for name, values in getattr(evaluation, group).items()}
+    return {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in arrays.items()}
+
+
+def restored(epoch: int, state: Mapping[str, Tensor]) -> Evaluation:
+    """Return the evaluation that `state_of` took apart."""
+    arrays = {name: value.numpy().copy() for name, value in state.items()}
+    metrics, shifted, signals = (
+        {name.removeprefix(f"{group}."): values for name, values in arrays.items() if name.startswith(f"{group}.")}
+        for group in _BY_NAME
+    )
+    predicted = arrays["log_probabilities_test"], arrays["probabilities_val"]
+    return Evaluation(epoch, metrics, *predicted, arrays["diverged"], shifted, signals)
 
 
 class Scores:
