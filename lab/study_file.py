@@ -22,6 +22,7 @@ FOLDER = Path("studies")
 # what `--set` takes beside knobs: the replication plan, and sizes of the study
 PLAN: dict[str, type[Any]] = {
     "scheme": str, "n_resamples": int, "n_inits": int, "n_partitions": int, "stratified": bool, "n_noise_draws": int,
+    "target_half_width": float, "target_term": str, "max_resamples": int, "max_inits": int, "max_replicas": int,
 }  # fmt: skip
 SIZES: dict[str, type[Any]] = {"n_validation": int, "n_test": int}
 

@@ -64,7 +64,14 @@ def test_every_field_of_the_plan_that_has_a_default_of_its_own_can_be_set():
     assert {name: study_file.PLAN[name] for name in typed} == typed
 
 
+def test_a_plan_can_be_made_to_grow_on_the_command_line():
+    changed, name = meant(run_command("sweep", target_half_width=0.01, max_inits=12))
+    assert name == "sweep,max_inits=12,target_half_width=0.01"
+    assert changed.replication == dataclasses.replace(BASE.replication, target_half_width=0.01, max_inits=12)
+
+
 @pytest.mark.parametrize(("setting", "message"), [
+    ("max_inits=12", "give target_half_width with it"), ("target_half_width=-1", "target_half_width = -1.0 has to be"),
     ("n_resamples=many", "n_resamples = 'many' has the wrong type: give an integer"),
     ("n_resamples=1", "n_resamples = 1 cannot show"), ("scheme=odd", "scheme 'odd' is unknown"),
     ("n_partitions=3", "8 resamples cannot be shared out evenly over 3"), ("n_test=3", "n_test = 3 has to be"),
