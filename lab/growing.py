@@ -24,10 +24,9 @@ from lab.storage import Home
 from lab.task import Task
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from lab.data.pool import Dataset
     from lab.training.checkpoint import Checkpoints
+    from lab.training.crew import State
     from lab.training.scores import Evaluation
 
 
@@ -46,7 +45,7 @@ class Rectangle(NamedTuple):
 
 
 # trains a rectangle, from a state on if one is given, and calls the function after every epoch (lab.training.fit)
-Train = Callable[[Rectangle, "Mapping[str, Tensor] | None", Callable[..., None]], "Iterator[Evaluation]"]
+Train = Callable[[Rectangle, "State | None", Callable[..., None]], "Iterator[Evaluation]"]
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ class Piece:
             self.evaluations[-1] = dataclasses.replace(last, probabilities_val_DINC=none_left)
         self.evaluations.append(step)
 
-    def state(self, training: "Mapping[str, Tensor]") -> "tuple[dict[str, Tensor], dict[str, Any]]":
+    def state(self, training: "State") -> "tuple[State, dict[str, Any]]":
         """Return what a checkpoint keeps: that of the training, and all predictions until now."""
         from lab.training.scores import state_of
 
@@ -136,15 +135,15 @@ def _trained(rectangle: Rectangle, kept: "Checkpoints", train: Train) -> Piece:
     return piece
 
 
-def _taken_up(rectangle: Rectangle, kept: "Checkpoints") -> "tuple[Piece, dict[str, Tensor] | None]":
+def _taken_up(rectangle: Rectangle, kept: "Checkpoints") -> "tuple[Piece, State | None]":
     """Return what an earlier attempt left of a rectangle, and the state that its training goes on from."""
     from lab.training.scores import restored
 
     found = kept.load()
     if found is None:
         return Piece(rectangle), None
-    training: dict[str, Tensor] = {}
-    states: list[dict[str, Tensor]] = [{} for _ in found.record["epochs"]]
+    training: dict[str, Any] = {}
+    states: list[dict[str, Any]] = [{} for _ in found.record["epochs"]]
     for name, tensor in found.tensors.items():
         where, _, rest = name.partition(".")
         if where == "training":
