@@ -11,8 +11,9 @@ design: use qmc, random or grid where attribution is the question.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,6 +31,7 @@ RELIABLE, ROUGH = 0.6, 0.2
 MIN_TRIALS = 10
 N_FOLDS, N_SPLITS, N_SHUFFLES, N_BOOTSTRAPS, N_TREES = 5, 3, 5, 40, 60
 N_TREES_OF_BOOTSTRAP = 12  # the bands average 40 such forests
+N_GRID = 9  # values of a knob at which a dependence is evaluated
 MOST_BACKGROUND = 200  # trials that a partial dependence is averaged over
 FLOOR = 0.01  # of the median positive value: what stands in for a target that is 0 or, as estimates can be, negative
 
@@ -160,7 +162,7 @@ def _out_of_fold(design: _Design, seed: int, place: int) -> tuple[np.ndarray, np
 
 
 def directions(
-    trials: pd.DataFrame, knobs: Sequence[str], target: str, *, seed: int = 0, n_grid: int = 9
+    trials: pd.DataFrame, knobs: Sequence[str], target: str, *, seed: int = 0, n_grid: int = N_GRID
 ) -> dict[str, pd.DataFrame]:
     """Return how the target goes with each of some knobs, the others as they were tried: partial dependence, bands.
 
@@ -188,7 +190,7 @@ def directions(
     return tables
 
 
-def direction(trials: pd.DataFrame, knob: str, target: str, *, seed: int = 0, n_grid: int = 9) -> pd.DataFrame:
+def direction(trials: pd.DataFrame, knob: str, target: str, *, seed: int = 0, n_grid: int = N_GRID) -> pd.DataFrame:
     """Return `directions` of one knob; empty with fewer than 10 trials, or if the knob does not vary."""
     tables = directions(trials, [knob], target, seed=seed, n_grid=n_grid)
     return tables.get(knob, pd.DataFrame(columns=DIRECTION))
@@ -218,6 +220,39 @@ def effect(trials: pd.DataFrame, knob: str, target: str, *, seed: int = 0) -> Ef
     ends = [names[int(grid[k])] if names else float(grid[k]) for k in (low, high)]
     lo, hi = np.exp(np.quantile(change, [0.025, 0.975]))
     return Effect(knob, target, ends[0], ends[1], math.exp(float(change.mean())), float(lo), float(hi))
+
+
+def moves(
+    trials: pd.DataFrame, row: Mapping[str, Any] | pd.Series, *, target: str = "risk", seed: int = 0
+) -> tuple[Effect, ...]:
+    """Return what the target does as single knobs go from where a run has them to their best, the largest fall first.
+
+    Of the knobs whose importance for the target excludes 0, and none at all unless the ranking is reliable. The other
+    knobs stay as they were tried, so these are averages over the space and not effects at the run itself; and the best
+    of a few values looks a little better than it is.
+    """
+    table = importance(trials, targets=(target,), seed=seed)
+    knobs = table[(table["status"] == "reliable") & (table["importance_lo"] > 0)]["knob"].tolist()
+    if not knobs:
+        return ()
+    design = _design(trials, target, None)
+    grids, starts = {}, {}
+    for knob in knobs:
+        names, here = design.categories.get(knob), row.get(knob)
+        grid = _grid(design, knob, N_GRID)
+        if here is None or pd.isna(here) or (names and str(here) not in names):
+            continue
+        at = float(names.index(str(here))) if names else float(here)
+        grids[knob] = grid if at in grid else np.append(grid, at)
+        starts[knob] = int(np.flatnonzero(grids[knob] == at)[0])
+    found = []
+    for knob, curves in _dependence(design, grids, seed).items():
+        start, best, names = starts[knob], int(curves.mean(axis=0).argmin()), design.categories.get(knob)
+        change = curves[:, best] - curves[:, start]
+        low, high = (names[int(grids[knob][k])] if names else float(grids[knob][k]) for k in (start, best))
+        lo, hi = np.exp(np.quantile(change, [0.025, 0.975]))
+        found.append(Effect(knob, target, low, high, math.exp(float(change.mean())), float(lo), float(hi)))
+    return tuple(sorted(found, key=lambda effect: effect.ratio))
 
 
 def _grid(design: _Design, knob: str, n_grid: int) -> np.ndarray:

@@ -16,6 +16,7 @@ import pandas as pd
 from scipy import stats
 
 from lab.analysis.training_curve import grid_of_replicas, mean_over_replicas
+from lab.numerals import interval, num
 from lab.spec import CAPACITY_KNOBS
 
 PARTS = ("noise", "bias_sq", "variance", "variance_resample", "variance_init", "variance_interaction", "risk")
@@ -64,9 +65,7 @@ class Estimate:
     hi: float
 
     def __str__(self) -> str:
-        if not (math.isfinite(self.lo) and math.isfinite(self.hi)):
-            return f"{self.value:.3g} (no interval: too few replicas)"
-        return f"{self.value:.3g} ({self.lo:.3g} to {self.hi:.3g})"
+        return f"{num(self.value)} {interval(self.lo, self.hi, self.value) or '(no interval: too few replicas)'}"
 
     def __sub__(self, other: "Estimate") -> "Estimate":
         """Return the difference, its half-widths added as for independent numbers.
@@ -187,14 +186,19 @@ def count(value: float) -> str:
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:.4g}"
 
 
+def _apart(curve: pd.DataFrame, a: int, b: int) -> bool:
+    """Return whether two levels differ in size and not in all but name: then what differs are the other knobs."""
+    small, large = sorted(float(curve["capacity"].iloc[place]) for place in (a, b))
+    return curve["capacity_name"].iloc[0] != "n_parameters" or large >= LEAST_STEP * small
+
+
 def step(curve: pd.DataFrame, start: int | None, end: int, column: str) -> tuple[str, Estimate] | None:
     """Return a step from one level to another in words, and what changes in a column; None if there is no such step."""
     if start is None or not (0 <= start < len(curve) and 0 <= end < len(curve)):
         return None
     here, there = curve.iloc[start], curve.iloc[end]
-    sizes = sorted((float(here["capacity"]), float(there["capacity"])))
-    if here["capacity_name"] == "n_parameters" and sizes[1] < LEAST_STEP * sizes[0]:
-        return None  # the same size in all but name: what differs are the other knobs
+    if not _apart(curve, start, end):
+        return None
     name = "parameters" if here["capacity_name"] == "n_parameters" else here["capacity_name"]
     words = f"{name} from {count(here['capacity'])} to {count(there['capacity'])}"
     return words, estimate(there, column) - estimate(here, column)
@@ -246,23 +250,25 @@ def find_peak(
     if replicas is None or replicas.empty or not {"key", "epoch", column} <= set(replicas.columns):
         return Peak(False, "not tested: the replicas' own values are missing", threshold=threshold)
     grids = [_last_values(replicas, str(key), column) for key in curve["key"]]
-    pairs = [(a, b) for a in range(len(grids)) for b in range(len(grids)) if a != b]
+    pairs = [(a, b) for a in range(len(grids)) for b in range(len(grids)) if a != b and _apart(curve, a, b)]
     p_values = _holm([_p_above(grids[a], grids[b]) for a, b in pairs])
     p_of = dict(zip(pairs, p_values, strict=True))
     best: tuple[float, int, float, float] | None = None
     for level in range(1, len(grids) - 1):
-        p_rise = min(p_of[level, smaller] for smaller in range(level))
-        p_fall = min(p_of[level, larger] for larger in range(level + 1, len(grids)))
+        p_rise = min(p_of.get((level, smaller), 1.0) for smaller in range(level))
+        p_fall = min(p_of.get((level, larger), 1.0) for larger in range(level + 1, len(grids)))
         if best is None or max(p_rise, p_fall) < best[0]:
             best = (max(p_rise, p_fall), level, p_rise, p_fall)
     assert best is not None  # there are three levels
     p, level, p_rise, p_fall = best
-    nothing = "no level is significantly above both a smaller and a larger one"
+    nothing = "no peak of the risk: no level is significantly above both a smaller and a larger one"
     peak = Peak(False, nothing, None, None, p_rise, p_fall, threshold, len(pairs))
     if not p < alpha:
         return peak
     capacity = float(curve["capacity"].iloc[level])
-    reason = f"a significant peak at {curve['capacity_name'].iloc[0]} {count(capacity)}"
+    name = str(curve["capacity_name"].iloc[0])
+    where = f"{count(capacity)} parameters" if name == "n_parameters" else f"{name} {count(capacity)}"
+    reason = f"a significant peak of the risk at {where}"
     near = threshold is not None and abs(int((curve["capacity"] < threshold).sum()) - level) <= 1
     if threshold is None:
         reason += ", but no level interpolates its training data"

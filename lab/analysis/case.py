@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lab.analysis.attribution import Effect
 from lab.analysis.capacity_curve import (
     Estimate,
     Peak,
@@ -65,6 +66,8 @@ class Case:
     data: Mapping[str, Any]
     importance: pd.DataFrame | None  # of `lab.analysis.attribution`
     interventions: pd.DataFrame | None = None  # of `lab.analysis.interventions`, in a study of variants
+    ensembles: pd.DataFrame | None = None  # of `lab.analysis.ensemble`
+    effects: tuple[Effect, ...] = ()  # of single knobs on the risk, from where they stand to their best
 
     @property
     def bias_name(self) -> str:
@@ -78,14 +81,6 @@ class Case:
         gone = np.nan_to_num(number(self.row, "n_diverged"))
         counts = [x for x in (planned - gone, number(self.row, "n_replicas")) if math.isfinite(x)]
         return int(min(counts)) if counts else 0
-
-    @property
-    def limit(self) -> float:
-        """The most training examples that the scheme can give a replica; inf where that is not known."""
-        plan, pool = self.spec.get("replication", {}), self.data.get("n_pool")
-        if pool is None or not plan or plan["scheme"] == "fresh":
-            return math.inf
-        return pool // plan["n_resamples"] if plan["scheme"] == "disjoint" else pool
 
     @property
     def reducible(self) -> Estimate:
@@ -108,14 +103,14 @@ class Case:
         noise = estimate(self.row, "noise").value
         return bool(noise > 0 and self.reducible.hi <= NOISE_FLOOR * noise)
 
+    def command(self, **settings: Any) -> str | None:
+        """Return the command that runs the study with knobs or its plan changed; None if the study has no name."""
+        return command(self.study, data=self.spec.get("data"), **settings)
+
     @property
     def is_smoke(self) -> bool:
         """Whether this is the small version of a study."""
         return "smoke" in self.study.split(",")[1:]
-
-    def command(self, **settings: Any) -> str | None:
-        """Return the command that runs the study with knobs or its plan changed; None if the study has no name."""
-        return command(self.study, data=self.spec.get("data"), **settings)
 
     def command_in_full(self) -> str | None:
         """Return the command that runs the study that this is the small version of."""

@@ -9,12 +9,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lab.analysis.advice import replicate
 from lab.analysis.attribution import RELIABLE, ROUGH
 from lab.analysis.capacity_curve import estimate, number, number_column, of_phase, selection_risk
 from lab.analysis.case import NOISE_FLOOR, Case
+from lab.analysis.remedies import beyond, more_test_images, plan_of
 from lab.analysis.training_curve import GL_LIMIT
+from lab.commands import command
+from lab.numerals import NARROW, num, percent
 
-CHECKS = ["name", "threshold", "measured", "status", "note", "where"]
+CHECKS = ["name", "threshold", "measured", "status", "note", "where", "command"]
 UNDERFITTING, OVERFITTING = 0.6, 0.4
 MIN_REPLICAS = 10
 MAX_WIDTH = 0.5  # half-width of bias² + variance, over its value
@@ -28,7 +32,7 @@ EDGE = 0.02  # of the range of a knob: with eight knobs one of them lies that ne
 class Check:
     """One rule as applied. `status`: "fail", "attention", "not measured", "ok", "info" (no threshold).
 
-    `where` names the part of the report that shows the evidence.
+    `where` names the part of the report that shows the evidence, `command` is one that may put it right.
     """
 
     name: str
@@ -37,6 +41,7 @@ class Check:
     status: str
     note: str = ""
     where: str = ""
+    command: str = ""
 
 
 def checks(case: Case, kind: str, share: object, *, decided: bool) -> tuple[Check, ...]:
@@ -51,6 +56,10 @@ def checks(case: Case, kind: str, share: object, *, decided: bool) -> tuple[Chec
     return (*_precision(case, kind, share, decided), *_design(case), *_search(case), *_training(case))
 
 
+def _when(bad: bool, line: str | None) -> str:
+    return line or "" if bad else ""
+
+
 def _status(bad: bool, measured: bool = True, *, worst: str = "attention") -> str:
     return "not measured" if not measured else worst if bad else "ok"
 
@@ -59,19 +68,22 @@ def _precision(case: Case, kind: str, share: object, decided: bool) -> Iterator[
     width, noise, total = case.relative_width, estimate(case.row, "noise").value, case.reducible
     floor = f"{total.hi / noise:.2g} × noise" if noise > 0 else "noise not known"
     train, val = number(case.row, "train_error"), number(case.row, "val_error")
-    yield Check("replicas", f"at least {MIN_REPLICAS}", str(case.n_replicas),
-                _status(case.n_replicas < MIN_REPLICAS, worst="fail"), where="method")  # fmt: skip
-    yield Check(f"interval of {case.bias_name} and variance together", f"within ± {MAX_WIDTH:.0%}", f"± {width:.0%}",
-                _status(not width <= MAX_WIDTH, math.isfinite(width), worst="fail"), where="verdict")  # fmt: skip
+    more = replicate(case).command
+    few, wide = case.n_replicas < MIN_REPLICAS, not width <= MAX_WIDTH
+    yield Check("replicas", f"at least {MIN_REPLICAS}", str(case.n_replicas), _status(few, worst="fail"),
+                where="method", command=_when(few, more))  # fmt: skip
+    yield Check(f"interval of {case.bias_name} and variance together", f"within ± {percent(MAX_WIDTH)}",
+                f"± {percent(width)}", _status(wide, math.isfinite(width), worst="fail"), where="verdict",
+                command=_when(wide, more))  # fmt: skip
     yield Check("above the noise floor", f"upper end of bias² + variance over {NOISE_FLOOR:g} × noise", floor,
                 _status(case.at_floor, noise > 0), where="verdict")  # fmt: skip
     yield Check(f"share of {case.bias_name}",
                 f"whole interval above {UNDERFITTING:g}: underfitting; below {OVERFITTING:g}: overfitting", str(share),
                 _status(kind in ("underfitting", "overfitting"), decided), where="verdict")  # fmt: skip
-    gap = f"{train:.1%} to {val:.1%}, gap {val - train:.1%}"
-    yield Check("gap from training to validation error (Ng)", "none", gap,
+    gap = f"{percent(train, 1)} to {percent(val, 1)}, gap {percent(val - train, 1)}"
+    yield Check("gap from training to validation error (Ng)", "", gap,
                 "info" if math.isfinite(val - train) else "not measured",
-                "an interpolating network has training error 0: this \"bias\" is not bias²", "training")  # fmt: skip
+                "an interpolating network has training error 0: this “bias” is not bias²", "training")  # fmt: skip
     yield _against_guessing(case)
 
 
@@ -88,41 +100,80 @@ def _design(case: Case) -> Iterator[Check]:
     n_test, error = float(case.data.get("n_test", math.nan)), number(case.row, "error")
     error = error if math.isfinite(error) else number(case.row, "test_error")
     spread = math.sqrt(max(error * (1 - error), 0.0) / n_test) if math.isfinite(error * n_test) else math.nan
-    yield Check("size of the test set", f"standard error of the error rate at most {MAX_ERROR_OF_ERROR:.0%}",
-                f"{spread:.1%} from {n_test:g} images",
-                _status(not spread <= MAX_ERROR_OF_ERROR, math.isfinite(spread)), where="method")  # fmt: skip
-    scheme = case.spec.get("replication", {}).get("scheme")
-    n_train, n_pool = number(case.row, "n_train"), float(case.data.get("n_pool") or math.nan)
-    shared = {"fresh": 0.0, "disjoint": 0.0, "seeds": 1.0}.get(str(scheme), n_train / n_pool)
-    note = {
-        "bootstrap": "about 37 % of each training set are repeats, and any two sets share examples: variance from the "
-        "training set is not that of fresh samples",
-        "seeds": "one training set for all replicas: what the data do is booked as bias²",
-        "subsample": "what training sets share cannot vary: that part of the variance is booked as bias²",
-    }.get(str(scheme), "")
-    yield Check("overlap of training sets", f"any two share at most {MAX_OVERLAP:.0%}",
-                f"{shared:.0%} expected ({scheme})",
-                _status(shared > MAX_OVERLAP or scheme == "bootstrap", scheme is not None and math.isfinite(shared)),
-                note if shared > 0 else "", "method")  # fmt: skip
+    loose = math.isfinite(spread) and spread > MAX_ERROR_OF_ERROR
+    yield Check("size of the test set", f"standard error of the error rate at most {percent(MAX_ERROR_OF_ERROR)}",
+                f"{percent(spread, 1)} from {num(n_test)} images", _status(loose, math.isfinite(spread)),
+                where="method", command=_when(loose, _larger_test_set(case, n_test, spread)))  # fmt: skip
+    yield _overlap(case)
+    yield from _data(case)
     gone = number(case.row, "n_diverged")
-    yield Check("diverged replicas", "0", f"{gone:g}", _status(gone > 0, math.isfinite(gone)), where="method")
+    rate = number(case.row, "learning_rate")
+    slower = case.command(learning_rate=rate / 3) if math.isfinite(rate) else None
+    yield Check("diverged replicas", "0", f"{gone:g}", _status(gone > 0, math.isfinite(gone)), where="method",
+                command=_when(gone > 0, slower))  # fmt: skip
     explore = of_phase(case.trials, "explore")
     if len(explore):
         lost = int((~np.isfinite(number_column(explore, "bias_sq"))).sum())
         part = lost / len(explore)
         status = _status(part > MAX_LOST, worst="fail" if part > MOST_LOST else "attention")
-        yield Check("trials without a result", f"at most {MAX_LOST:.0%}", f"{lost} of {len(explore)}", status,
-                    "diverged throughout, infeasible or failed: what is said of the space rests on the others"
-                    if lost else "", "trials")  # fmt: skip
+        yield Check("trials without a result", f"at most {percent(MAX_LOST)}", f"{lost} of {len(explore)}", status,
+                    "diverged throughout, infeasible or failed: what is said of the space rests on the others; the "
+                    "reasons:" if lost else "", "trials",
+                    _when(lost > 0 and bool(case.study), command("status", case.study)))  # fmt: skip
+
+
+def _larger_test_set(case: Case, n_test: float, spread: float) -> str | None:
+    if case.is_smoke:
+        return case.command_in_full()
+    needed = math.ceil(n_test * (spread / MAX_ERROR_OF_ERROR) ** 2 / 100) * 100 if math.isfinite(spread) else 0
+    change = more_test_images(case, needed)
+    return None if change is None else case.command(**change.settings)
+
+
+def _data(case: Case) -> Iterator[Check]:
+    found = case.data.get("findings")
+    if found is not None:  # studies of earlier editions did not look
+        yield Check("data set", "nothing looks odd", f"{len(found)} findings" if len(found) != 1 else "1 finding",
+                    _status(bool(found)), "; ".join(map(str, found)), "method")  # fmt: skip
+
+
+OVERLAPS = {
+    "bootstrap": "about 37 % of each training set are repeats, and any two sets share examples: variance from the "
+    "training set is not that of fresh samples",
+    "seeds": "one training set for all replicas: what the data do is booked as bias²",
+    "subsample": "what training sets share cannot vary: that part of the variance is booked as bias²",
+    "partitions": "only training sets of one partition are compared, so the estimates stay unbiased; but more "
+    "partitions narrow no interval",
+}
+
+
+def _overlap(case: Case) -> Check:
+    """Return how much of two training sets that are compared is the same, as expected of the scheme."""
+    name, wanted = "overlap of training sets", f"any two that are compared share at most {percent(MAX_OVERLAP)}"
+    plan, n_train, n_pool = plan_of(case), number(case.row, "n_train"), float(case.data.get("n_pool") or math.nan)
+    if plan is None:
+        return Check(name, wanted, "–", "not measured", where="method")
+    shared = {"fresh": 0.0, "disjoint": 0.0, "seeds": 1.0}.get(plan.scheme, n_train / n_pool)
+    measured, note = f"{percent(shared)} expected ({plan.scheme})", OVERLAPS.get(plan.scheme, "")
+    if plan.n_partitions > 1:
+        across = percent(n_train / n_pool)
+        measured = f"0{NARROW}% within a partition, {across} expected across the {plan.n_partitions} (not compared)"
+        note = OVERLAPS["partitions"]
+    bad = shared > MAX_OVERLAP or plan.scheme == "bootstrap"
+    apart = plan.scheme in ("subsample", "bootstrap") and plan.n_resamples * n_train <= n_pool
+    return Check(name, wanted, measured, _status(bad, math.isfinite(shared)), note, "method",
+                 _when(bad and apart, case.command(scheme="disjoint")))  # fmt: skip
 
 
 def _search(case: Case) -> Iterator[Check]:
     space = {k: d for k, d in case.spec.get("space", {}).items() if d.get("kind") != "choice" and k in case.row}
-    at_edge = [text for knob, domain in space.items() if (text := _edge(knob, number(case.row, knob), domain))]
+    at_edge = {k: text for k, domain in space.items() if (text := _edge(k, number(case.row, k), domain))}
+    further = next((found for k in at_edge if (found := beyond(k, number(case.row, k), space[k]))), None)
     if space:
-        yield Check("best values inside the searched ranges", f"further than {EDGE:.0%} of the range from its ends",
-                    "; ".join(at_edge) or "all inside", _status(bool(at_edge)),
-                    "better values may lie beyond" if at_edge else "", "drivers")  # fmt: skip
+        yield Check("best values inside the searched ranges", f"not within {percent(EDGE)} of the ends of the range",
+                    "; ".join(at_edge.values()) or "all inside", _status(bool(at_edge)),
+                    "better values may lie beyond" if at_edge else "", "drivers",
+                    _when(further is not None, case.command(**(further or {}))))  # fmt: skip
     explore, confirm = of_phase(case.trials, "explore"), of_phase(case.trials, "confirm")
     picked = selection_risk(explore).dropna() if len(explore) else selection_risk(confirm).iloc[:0]
     if str(case.row.get("phase")) == "confirm" and len(picked):
@@ -130,21 +181,23 @@ def _search(case: Case) -> Iterator[Check]:
         then, now = estimate(best, "risk"), estimate(case.row, "risk")
         change = now - then
         yield Check("confirmed as found in the search", "change of the risk within its interval",
-                    f"{then.value:.3g} in the search, {now} confirmed",
+                    f"{num(then.value)} in the search, {now} confirmed",
                     _status(change.lo > 0, math.isfinite(change.lo)),
                     "the search had some luck: believe the confirmed numbers" if change.lo > 0 else "",
                     "verdict")  # fmt: skip
     elif len(picked):
         yield Check("confirmed as found in the search", "change of the risk within its interval", "–", "not measured",
-                    "the numbers are those of the search, which picked the luckiest", "verdict")  # fmt: skip
+                    "the numbers are those of the search, which picked the luckiest", "verdict",
+                    _when(True, case.command()))  # fmt: skip
     table = case.importance
     if table is not None and len(table):
         r2 = {str(target): float(rows["r2"].iloc[0]) for target, rows in table.groupby("target", sort=True)}
         known = [value for value in r2.values() if math.isfinite(value)]
-        names = {"bias_sq": case.bias_name}
+        names, little = {"bias_sq": case.bias_name}, bool(known) and min(known) < RELIABLE
         yield Check("what the knobs explain", f"R² out of fold at least {RELIABLE:g}; below {ROUGH:g} no ranking",
                     ", ".join(f"{names.get(t, t)} {v:.2f}" for t, v in r2.items() if math.isfinite(v)) or "–",
-                    _status(bool(known) and min(known) < RELIABLE, bool(known)), where="drivers")  # fmt: skip
+                    _status(little, bool(known)), where="drivers",
+                    command=_when(little or not known, case.command(trials=max(2 * len(explore), 40))))  # fmt: skip
     yield Check("double descent", "significant peak near the interpolation threshold", case.peak.reason,
                 "info" if case.peak.n_pairs else "not measured", where="capacity")  # fmt: skip
 
@@ -157,23 +210,34 @@ def _edge(knob: str, value: float, domain: dict[str, object]) -> str:
     a, b, x = (math.log(v) for v in (low, high, value)) if domain.get("log") and low > 0 < value else (low, high, value)
     inside = EDGE <= (x - a) / (b - a) <= 1 - EDGE
     few = domain.get("kind") == "int" and high - low <= 3  # with four values, half of them are ends
-    return "" if inside or few else f"{knob} {value:.3g} of {low:.3g} to {high:.3g}"
+    return "" if inside or few else f"{knob} {num(value)} of {num(low)} to {num(high)}"
 
 
 def _training(case: Case) -> Iterator[Check]:
     found = case.training
     unmeasured = not found or found["status"] in ("not measured", "diverged")
 
-    def check(name: str, threshold: str, measured: str, flag: bool) -> Check:
-        return Check(name, threshold, "–" if unmeasured else measured, _status(flag, not unmeasured), where="training")
+    def check(name: str, threshold: str, measured: str, flag: bool, remedy: str | None) -> Check:
+        measured, flag = ("–", False) if unmeasured else (measured, flag)
+        return Check(name, threshold, measured, _status(flag, not unmeasured), "", "training", _when(flag, remedy))
 
     gl, best = number(found, "gl"), number(found, "best_fraction")
-    yield check("overtrained (generalisation loss)", f"above {GL_LIMIT:g} % and two standard errors", f"{gl:.1f} %",
-                bool(found.get("overtrained")))  # fmt: skip
-    yield check("best epoch", "neither in the last quarter nor in the first tenth", f"at {best:.0%} of training",
-                bool(found.get("best_in_last_quarter") or found.get("best_in_first_tenth")))  # fmt: skip
-    yield check("training loss", "does not rise", "rises" if found.get("training_loss_rising") else "does not rise",
-                bool(found.get("training_loss_rising")))  # fmt: skip
+    epochs, best_epoch, rate = (
+        number(found, "n_epochs"),
+        number(found, "best_epoch"),
+        number(case.row, "learning_rate"),
+    )
+    late = bool(found.get("best_in_last_quarter"))
+    length = (2 * epochs if late else epochs / 2) if math.isfinite(epochs) else math.nan
+    yield check("overtrained (generalisation loss)", f"at most {GL_LIMIT:g} %, or a rise within two standard errors",
+                f"{num(gl, 2)} %", bool(found.get("overtrained")),
+                case.command(epochs=max(int(best_epoch), 1)) if math.isfinite(best_epoch) else None)  # fmt: skip
+    yield check("best epoch", "neither in the last quarter nor in the first tenth", f"at {percent(best)} of training",
+                late or bool(found.get("best_in_first_tenth")),
+                case.command(epochs=max(int(length), 1)) if math.isfinite(length) else None)  # fmt: skip
+    rises = bool(found.get("training_loss_rising"))
+    yield check("training loss", "does not rise", "rises" if rises else "does not rise", rises,
+                case.command(learning_rate=rate / 3) if math.isfinite(rate) else None)  # fmt: skip
     vanished, exploded = number(case.row, "n_vanishing"), number(case.row, "n_exploding")
     known = math.isfinite(vanished + exploded)
     yield Check("gradients of the first layer", "neither vanish nor explode at the start, in any replica",

@@ -15,13 +15,14 @@ would help next.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import pandas as pd
 
 from lab.analysis.advice import Action, actions
+from lab.analysis.attribution import Effect
 from lab.analysis.capacity_curve import (
     Estimate,
     capacity_curve,
@@ -36,6 +37,7 @@ from lab.analysis.case import Case, chosen, share_of_bias
 from lab.analysis.checks import CHECKS, MAX_WIDTH, MIN_REPLICAS, OVERFITTING, UNDERFITTING, Check, checks
 from lab.analysis.learning_curve import doubling, learning_curve
 from lab.analysis.training_curve import convergence
+from lab.numerals import num
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ def diagnose(
     data: Mapping[str, Any] | None = None,
     importance: pd.DataFrame | None = None,
     interventions: pd.DataFrame | None = None,
+    ensembles: pd.DataFrame | None = None,
+    effects: Sequence[Effect] = (),
 ) -> Diagnosis:
     """Return the verdict on a study, its evidence, the rules as applied, and what would help next.
 
@@ -85,6 +89,8 @@ def diagnose(
         data: See `spec`.
         importance: Table of `lab.analysis.attribution.importance`, for the check on what the knobs explain.
         interventions: Table of `lab.analysis.interventions.interventions`, in a study of variants.
+        ensembles: Table of `lab.analysis.ensemble.ensembles`, of the run that is judged.
+        effects: Of `lab.analysis.attribution.moves`, on the risk, from that run on.
     """
     row = chosen(trials)
     if row is None:
@@ -111,6 +117,8 @@ def diagnose(
         data=data or {},
         importance=importance,
         interventions=interventions,
+        ensembles=ensembles,
+        effects=tuple(effects),
     )
     share = share_of_bias(estimate(row, "bias_sq"), estimate(row, "variance"))
     kind, verdict = _judge(case, share)
@@ -144,7 +152,7 @@ def _judge(case: Case, share: Estimate) -> tuple[str, str]:
 def _numbers(case: Case, share: Estimate) -> str:
     parts = [f"{case.bias_name} {estimate(case.row, 'bias_sq')}", f"variance {estimate(case.row, 'variance')}"]
     if case.bias_name == "bias²":
-        parts.insert(0, f"noise {estimate(case.row, 'noise').value:.3g}")
+        parts.insert(0, f"noise {num(estimate(case.row, 'noise').value)}")
     d, i = number(case.row, "n_resamples"), number(case.row, "n_inits")
     plan = f" of {d:g} training sets × {i:g} seeds" if math.isfinite(d * i) else ""
     draws = number(case.row, "n_noise_draws")

@@ -106,7 +106,7 @@ def digest(names: list[str]) -> str:
 def _side(name: str, home: Home) -> Side:
     loaded = history.load(name, home=home)
     diagnosis = verdict(loaded)
-    row = focus_of(loaded, loaded.phase("explore"), diagnosis)
+    row = focus_of(loaded, loaded.phase("explore"))
     if row is None or not is_number(row.get("risk")):
         raise SpecError(f"report: no trial of {name} has a measured risk, so there is nothing to compare: run it first")
     return Side(loaded, row, diagnosis.verdict)
@@ -195,8 +195,9 @@ def render(first: Side, comparisons: list[Comparison], csv: str) -> str:
         Section("words", "What do the words mean?",
                 f"A difference of {bias} is in how wrong the average training is; one of variance, in how much "
                 "trainings differ.", partial="words", short="Words"),
-        Section("reproduce", "How can this be reproduced?", f"From the run histories, with one command: {again}",
-                (Block("command", again), Block("list", [command("run", s.name) for s in sides])), short="Reproduce"),
+        Section("reproduce", "How can this be reproduced?", "From the run histories, with one command.",
+                (Block("command", again), Block("note", "The studies themselves:"),
+                 *(Block("command", command("run", s.name)) for s in sides)), short="Reproduce"),
     ]  # fmt: skip
     context: dict[str, Any] = {
         "study": names, "question": f"{first.name} against {', '.join(s.name for s in sides[1:])}", "state": "",

@@ -1,6 +1,6 @@
 """Figures of many trials at once: what drives the parts of the risk, what they trade, how training went."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -158,12 +158,12 @@ def pareto(trials: pd.DataFrame) -> pd.DataFrame:
     return ordered[ordered["bias_sq"] < best_before]
 
 
-def training_curves(table: pd.DataFrame, best: Sequence[str], column: str, title: str) -> go.Figure | None:
+def training_curves(table: pd.DataFrame, best: Mapping[str, str], column: str, title: str) -> go.Figure | None:
     """Return one metric of all trials against the epoch: all in grey, the best few in colour.
 
     Args:
         table: `lab.analysis.training_curve.training_curves`.
-        best: Keys of the trials in colour, best first, at most four.
+        best: Key → name of the trials in colour, best first, at most four.
         column: "val_risk", "train_risk", …
         title: Of the y axis.
     """
@@ -191,7 +191,7 @@ def training_curves(table: pd.DataFrame, best: Sequence[str], column: str, title
             spread = 2 * rows[f"{column}_sd"] / np.sqrt(rows["n_replicas"].clip(lower=1))
             low = (rows[column] - spread).where(rows[column] > spread, 0.5 * rows[column])
             band(fig, epochs, low, rows[column] + spread, style.color)
-        line(fig, epochs, rows[column].where(rows[column] > 0), style, name=f"trial {rows['number'].iloc[0]:g}")
+        line(fig, epochs, rows[column].where(rows[column] > 0), style, name=best[key])
     return fig
 
 

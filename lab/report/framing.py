@@ -18,6 +18,7 @@ from lab.report.text import (
     knob_value,
     moment,
     num,
+    sentence,
 )
 from lab.report.view import Block, Section
 from lab.spec import Replication
@@ -80,7 +81,7 @@ def checks(page: Page) -> tuple[Section, dict[str, Any]]:
     rows: list[dict[str, str]] = []
     for row in sorted(table.to_dict("records"), key=lambda r: order.index(r["status"]) if r["status"] in order else 2):
         css, mark = STATUSES.get(str(row["status"]), ("unknown", str(row["status"])))
-        texts = {k: _cell(row[k]) for k in ("name", "threshold", "measured", "note", "where")}
+        texts = {k: _cell(row[k]) for k in ("name", "threshold", "measured", "note", "where", "command")}
         rows.append({"status": css, "mark": mark, **texts})
     counts = table["status"].value_counts()
     decided = [s for s in order if s != "info" and counts.get(s, 0)]
@@ -114,6 +115,7 @@ def method(page: Page) -> Section:
     spec, data = page.history.spec, page.history.data
     replication, trials = spec.get("replication", {}), page.history.trials
     n_train = _n_train(page)
+    findings = [sentence(f"the data: {finding}") for finding in data.get("findings", [])]
     answer = (
         f"Every configuration was trained {page.n_replicas} times, on {page.plan}, and "
         f"all trainings were compared on the same {num(data.get('n_test'))} test images."
@@ -127,6 +129,7 @@ def method(page: Page) -> Section:
         n_validation=num(data.get("n_validation")), n_test=num(data.get("n_test")),
     )  # fmt: skip
     lines = [
+        *findings,
         f"Training sets: {sets}",
         "Replica: one training, on resample d and from seed i; all combinations are trained (a crossed design), with "
         "the same resamples and seeds in every trial, so that trials compare in pairs.",
@@ -196,7 +199,7 @@ def reproduce(page: Page, names: list[str]) -> tuple[Section, dict[str, Any]]:
     """Return the commands, versions and seeds, and the links to the files `names` beside the page."""
     spec, environment = page.history.spec, page.history.environment
     run = page.command("run")
-    answer = f"One command repeats it, with seed {knob_value(spec.get('seed', 0))} and the versions below: {run}"
+    answer = f"One command repeats it, with seed {knob_value(spec.get('seed', 0))} and the versions below."
     text = json.dumps(spec, indent=1, ensure_ascii=False)
     context = {
         "commands": [

@@ -98,7 +98,7 @@ def render(loaded: History, tables: Tables) -> str:
         "facts": framing.facts(page),
         "state": framing.state(page),
         "trials_table": sections_trials.trials_table(page),
-        "main_files": [(name, page.href(name)) for name in ("trials.csv", f"{loaded.study}.json")],
+        "main_files": [("trials.csv", page.href("trials.csv")), ("summary.json", page.href(f"{loaded.study}.json"))],
     }
     verdict_section, more = limits(page)
     checks_section, checks = framing.checks(page)

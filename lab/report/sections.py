@@ -5,6 +5,7 @@ since trials differ in many knobs at once. A section that has nothing to show sa
 See also sections_trials (attribution, trade-offs) and sections_classes (confusion, precision and recall).
 """
 
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -116,7 +117,8 @@ def training(page: Page) -> Section:
         )
     explore = page.tables.explore
     ranked = explore.dropna(subset=["selection_risk"]) if "selection_risk" in explore else explore.iloc[:0]
-    best = ranked.sort_values(["selection_risk", "number"], kind="stable")["key"].head(4).tolist()
+    best = {row["key"]: _name(row) for row in ranked.sort_values(["selection_risk", "number"], kind="stable").head(4)
+            .to_dict("records")}  # fmt: skip
     shown = table[table["phase"] == "explore"]
     views = []
     for column, title in (("val_risk", "Validation risk"), ("train_risk", "Training risk")):
@@ -144,6 +146,12 @@ def training(page: Page) -> Section:
         link=page.link("convergence.csv"),
     )  # fmt: skip
     return Section(id, question, answer, (*blocks, Block("numbers", numbers)), short="Training curves")
+
+
+def _name(row: Mapping[Hashable, Any]) -> str:
+    """Return what a trial is called in a legend: its variant, or its number."""
+    variant = row.get("variant")
+    return variant.replace("_", " ") if isinstance(variant, str) else f"trial {row['number']:g}"
 
 
 def _through_epochs(page: Page) -> list[Block]:
@@ -204,7 +212,7 @@ def more_data(page: Page) -> Section:
     if table is not None:
         far = table.iloc[(table["n_train"] - 2 * last["n_train"]).abs().argmin()]
         answer += (
-            f"; twice the examples would bring it to about {num(far['value'])} "
+            f"; twice the examples may bring it to about {num(far['value'])} "
             f"{interval(far['lo'], far['hi'], far['value'])}."
         )
     else:

@@ -38,7 +38,7 @@ def ensemble(page: Page) -> Section:
     if best["ensemble"] != "same_data":
         answer += (
             f". Best of all measured: {best['n_members']} {NAMES[best['ensemble']]}, "
-            f"{with_interval(best, 'risk_measured')}"
+            f"{with_interval(best, 'risk_measured')}, which takes {best['n_members']} times the data"
         )
     answer += "."
     fig = figures_more.ensembles(table)
@@ -46,7 +46,9 @@ def ensemble(page: Page) -> Section:
         fig, "ensembles", label=f"Risk of the mean of several predictions by their number. {answer}", height="h3",
         caption=f"{which(focus)}. Lines: predicted from the parts of half of the training sets. Points: measured by "
         f"averaging predictions of the other {count(float(single['n_resamples']), 'training set')} × "
-        f"{num(single['n_inits'])} seeds, {page.level} % intervals over training sets and test images.",
+        f"{num(single['n_inits'])} seeds, "
+        + (f"{page.level} % intervals over training sets and test images." if single["risk_measured_lo"] > -1 else
+           "too few training sets for intervals."),
     )]  # fmt: skip
     show: list[Any] = [
         ("ensemble", "members are", lambda kind: NAMES[kind]), ("n_members", "members"),

@@ -80,15 +80,16 @@ def examples(page: Page) -> Section:
 
 def _galleries(page: Page, table: pd.DataFrame) -> list[Gallery]:
     suspected = table[table["suspected"]].sort_values(["bias_sq", "index"], ascending=[False, True], kind="stable")
-    rest = table[~table["suspected"]]
+    rest, above = table[~table["suspected"]], ", other than those above" if len(suspected) else ""
+    hard, order = ["bias_sq", "index"], [False, True]
     rows = (
         ("Labels to check",
-         f"At least {AGREEMENT:.0%} of the replicas agree on another class, and give it {CONFIDENCE:.0%} or more: the "
-         "label is wrong, or the image looks like the other class.", suspected),
-        ("Hard for every training", f"Highest {page.bias}, other than those above: more of the same training does not "
-         "help.", rest.sort_values(["bias_sq", "index"], ascending=[False, True], kind="stable")),
+         f"At least {percent(AGREEMENT)} of the replicas agree on another class, and give it {percent(CONFIDENCE)} or "
+         "more: the label is wrong, or the image looks like the other class.", suspected),
+        ("Hard for every training", f"Highest {page.bias}{above}: more of the same training does not help.",
+         rest.sort_values(hard, ascending=order, kind="stable")),
         ("It depends on the training", "Highest variance: another training set or seed gives another answer; an "
-         "ensemble helps.", rest.sort_values(["variance", "index"], ascending=[False, True], kind="stable")),
+         "ensemble helps.", rest.sort_values(["variance", "index"], ascending=order, kind="stable")),
     )  # fmt: skip
     return [
         Gallery(title, note, tuple(_card(page, row) for row in chosen.head(MOST_CARDS).to_dict("records")))

@@ -1,13 +1,14 @@
 """Run history → the tables behind the report."""
 
-from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from lab.analysis.attribution import directions, importance
+from lab.analysis.attribution import directions, importance, moves
 from lab.analysis.capacity_curve import Peak, capacity_curve, find_peak, interpolation_threshold, selection_risk
+from lab.analysis.case import chosen
 from lab.analysis.classification import Confusion, confusion, per_class, summary
 from lab.analysis.confidence import areas, reliability, roc
 from lab.analysis.diagnosis import Diagnosis, checks_table, diagnose
@@ -71,26 +72,12 @@ class Tables:
     predictions_note: str = ""
 
 
-def verdict(
-    history: History,
-    capacity: pd.DataFrame | None = None,
-    learning: pd.DataFrame | None = None,
-    ranking: pd.DataFrame | None = None,
-    changes: pd.DataFrame | None = None,
-) -> Diagnosis:
-    """Return the diagnosis of a run history."""
+def verdict(history: History, **known: Any) -> Diagnosis:
+    """Return the diagnosis of a run history; `known` are tables of it that `diagnose` takes."""
     return diagnose(
-        history.trials,
-        history.epochs,
-        history.replicas,
-        capacity=capacity_curve(history.trials) if capacity is None else capacity,
-        learning=learning_curve(history.trials) if learning is None else learning,
-        study=history.study,
-        spec=history.spec,
-        data=history.data,
-        importance=ranking,
-        interventions=variants(history) if changes is None else changes,
-    )
+        history.trials, history.epochs, history.replicas, study=history.study, spec=history.spec, data=history.data,
+        **{"interventions": variants(history)} | known,
+    )  # fmt: skip
 
 
 def variants(history: History) -> pd.DataFrame:
@@ -104,14 +91,17 @@ def variants(history: History) -> pd.DataFrame:
 
 def collect(history: History) -> Tables:
     """Return the tables behind the report. Costs what the analysis costs: no figure is made here."""
-    explore = history.phase("explore")
+    explore, seed = history.phase("explore"), int(history.spec.get("seed", 0))
     explore = explore.assign(selection_risk=selection_risk(explore)) if len(explore) else explore
     capacity, learning = capacity_curve(history.trials), learning_curve(history.trials)
-    ranking = importance(history.trials, seed=int(history.spec.get("seed", 0)))
-    changes = variants(history)
-    diagnosis = verdict(history, capacity, learning, ranking, changes)
-    focus, ahead = focus_of(history, explore, diagnosis), extrapolate(learning)
-    tables = Tables(
+    ranking, changes, focus = importance(history.trials, seed=seed), variants(history), focus_of(history, explore)
+    pictures = {} if focus is None else _of_predictions(history, str(focus["key"]))
+    diagnosis = verdict(
+        history, capacity=capacity, learning=learning, importance=ranking, interventions=changes,
+        ensembles=pictures.get("ensembles"), effects=() if focus is None else moves(history.trials, focus, seed=seed),
+    )  # fmt: skip
+    ahead = extrapolate(learning)
+    return Tables(
         explore=explore,
         focus=focus,
         diagnosis=diagnosis,
@@ -128,16 +118,17 @@ def collect(history: History) -> Tables:
         extrapolations={target: extrapolate(learning, target) for target in TARGETS},
         needed=_needed(learning, ahead),
         interventions=changes,
+        **pictures,
     )
-    return tables if focus is None else _with_classes(history, tables, str(focus["key"]))
 
 
-def focus_of(history: History, explore: pd.DataFrame, diagnosis: Diagnosis) -> pd.Series | None:
-    """Return the run that was judged, else the best explore trial; None where nothing was measured."""
-    rows = history.trials[history.trials["key"] == diagnosis.key] if diagnosis.key else history.trials.iloc[:0]
-    if rows.empty and len(explore):
-        measured = explore.dropna(subset=[c for c in ("selection_risk", "risk") if c in explore])
-        rows = measured.sort_values(["selection_risk", "number"], kind="stable").head(1)
+def focus_of(history: History, explore: pd.DataFrame) -> pd.Series | None:
+    """Return the run that is judged, else the best explore trial; None where nothing was measured."""
+    judged = chosen(history.trials)
+    if judged is not None or explore.empty:
+        return judged
+    measured = explore.dropna(subset=[c for c in ("selection_risk", "risk") if c in explore])
+    rows = measured.sort_values(["selection_risk", "number"], kind="stable")
     return None if rows.empty else rows.iloc[0]
 
 
@@ -160,27 +151,27 @@ def _directions(history: History, ranking: pd.DataFrame) -> tuple[Direction, ...
     return tuple(found)
 
 
-def _with_classes(history: History, tables: Tables, key: str) -> Tables:
+def _of_predictions(history: History, key: str) -> dict[str, Any]:
+    """Return the tables that are made of a run's predictions, or why there are none, as fields of `Tables`."""
     try:
         p_DINC, labels, posterior = history.predictions(key)
         images, watched = history.examples(key), history.signals(key)
     except (LabError, OSError, KeyError) as error:
-        return replace(tables, predictions_note=f"The stored predictions of {key} cannot be read: {error}")
+        return {"predictions_note": f"The stored predictions of {key} cannot be read: {error}"}
     if not np.isfinite(p_DINC).any():
-        return replace(tables, predictions_note=f"All replicas of {key} diverged: there are no predictions to sort.")
+        return {"predictions_note": f"All replicas of {key} diverged: there are no predictions to sort."}
     names = [str(n) for n in history.data.get("class_names", [])] or None
     n_classes = p_DINC.shape[-1]
-    return replace(
-        tables,
-        confusion=confusion(p_DINC, labels, n_classes),
-        per_class=per_class(p_DINC, labels, n_classes, class_names=names),
-        summary=summary(p_DINC, labels, n_classes),
-        areas=areas(p_DINC, labels, class_names=names),
-        roc=roc(p_DINC, labels, class_names=names),
-        reliability=reliability(p_DINC, labels),
-        examples=per_example(p_DINC, labels, posterior, class_names=names),
-        votes_NC=votes(p_DINC, labels, range(len(labels))),
-        images=images,
-        signals=watched,
-        ensembles=ensembles(p_DINC, labels, posterior, seed=int(history.spec.get("seed", 0))),
-    )
+    return {
+        "confusion": confusion(p_DINC, labels, n_classes),
+        "per_class": per_class(p_DINC, labels, n_classes, class_names=names),
+        "summary": summary(p_DINC, labels, n_classes),
+        "areas": areas(p_DINC, labels, class_names=names),
+        "roc": roc(p_DINC, labels, class_names=names),
+        "reliability": reliability(p_DINC, labels),
+        "examples": per_example(p_DINC, labels, posterior, class_names=names),
+        "votes_NC": votes(p_DINC, labels, range(len(labels))),
+        "images": images,
+        "signals": watched,
+        "ensembles": ensembles(p_DINC, labels, posterior, seed=int(history.spec.get("seed", 0))),
+    }

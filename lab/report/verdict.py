@@ -23,11 +23,10 @@ def limits(page: Page) -> tuple[Section, dict[str, Any]]:
         context["tiles"] = [_tile(page, focus, name) for name in names]
         context["share"], context["share_label"] = _share(page, focus)
         who = "the confirmed configuration" if focus["phase"] == "confirm" else "the best trial, not yet confirmed"
-        knobs = [k for k in page.history.spec.get("space", {}) if k in focus]
         context["tile_caption"] = (
             f"Measured on {num(page.history.data.get('n_test'))} test images with "
             f"n = {num(focus.get('n_replicas'))} replicas of {who}: "
-            f"{', '.join(f'{k} {knob_value(focus[k])}' for k in knobs)}. Brackets: {page.level} % intervals. "
+            f"{_configuration(page, focus)}. Brackets: {page.level} % intervals. "
             "The Brier risk is 0 for a perfect model and 2 for one that is certain and always wrong."
         )
     context["actions"] = [{"text": sentence(a.text), "command": a.command} for a in diagnosis.actions[:3]]
@@ -36,6 +35,13 @@ def limits(page: Page) -> tuple[Section, dict[str, Any]]:
     answer = diagnosis.verdict.replace("bias² + noise", "bias²\u00a0+\u00a0noise")  # one word, not to be broken
     blocks = tuple(other_losses(page))
     return Section("verdict", "What limits this model?", answer, blocks, partial="verdict", short="Verdict"), context
+
+
+def _configuration(page: Page, focus: pd.Series) -> str:
+    """Return what tells the run apart from others of its study: its variant, or the knobs that the study varies."""
+    if isinstance(focus.get("variant"), str):
+        return f"the variant “{str(focus['variant']).replace('_', ' ')}”"
+    return ", ".join(f"{k} {knob_value(focus[k])}" for k in page.history.spec.get("space", {}) if k in focus)
 
 
 def _tile(page: Page, focus: pd.Series, name: str) -> dict[str, str]:
@@ -95,8 +101,17 @@ def _what_would_change_it(page: Page) -> str:
     factor = (half / margin) ** 2 if margin > 0 else math.inf
     if not 1 < factor <= MOST_TIMES:
         return f"What would settle it: the share lies so near {percent(line)} that more replicas alone are unlikely to."
-    n = math.ceil(factor * page.n_resamples)
-    return (
+    n, most = math.ceil(factor * page.n_resamples), _most_sets(page)
+    told = (
         f"What would settle it: a narrower interval, clear of {percent(line)}. Its width shrinks with the square root "
-        f"of the number of training sets, so about {n} instead of {page.n_resamples} would do if the share stays."
+        f"of the number of training sets, so about {n} instead of {page.n_resamples} would do if the share stays"
     )
+    return f"{told}." if n <= most else f"{told}; the pool has {most:g} disjoint ones of this size."
+
+
+def _most_sets(page: Page) -> float:
+    """Return how many disjoint training sets there are; inf for other schemes, which draw as many as one likes."""
+    if page.history.spec.get("replication", {}).get("scheme") != "disjoint":
+        return math.inf
+    focus, pool = page.tables.focus, page.history.data.get("n_pool")
+    return math.inf if focus is None or not pool else pool // focus["n_train"]

@@ -1,0 +1,92 @@
+"""Rules as applied: histories that break one of them are told so, with what would put it right."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from lab.analysis.diagnosis import checks_table, diagnose
+from tests.analysis.histories import DATA, SPEC, run, trials
+
+
+class TestChecks:
+    def status(self, table, name, *, spec=SPEC, data=DATA, importance=None):
+        found = checks_table(diagnose(table, spec=spec, data=data, importance=importance)).set_index("name")
+        return found.loc[name, "status"], found.loc[name, "measured"]
+
+    def test_a_best_value_at_the_end_of_its_range_is_named(self):
+        name = "best values inside the searched ranges"
+        assert self.status(trials(run(0.3, 0.05) | {"dropout": 0.0}), name) == ("attention", "width 64 of 4 to 64")
+        inside = run(0.3, 0.05) | {"width": 32, "depth": 4, "dropout": 0.0}  # nothing lies below a dropout of 0
+        assert self.status(trials(inside), name) == ("ok", "all inside")
+        assert self.status(trials(inside | {"dropout": 0.5}), name)[0] == "attention"
+
+    def test_what_was_only_found_and_not_confirmed_is_not_measured_and_luck_is_seen(self):
+        name, found = "confirmed as found in the search", run(0.20, 0.05, phase="explore")
+        assert self.status(trials(found), name)[0] == "not measured"
+        assert self.status(trials(found, run(0.21, 0.05)), name)[0] == "ok"
+        assert self.status(trials(found, run(0.40, 0.05)), name)[0] == "attention"
+
+    def test_no_better_than_guessing_fails(self):
+        assert self.status(trials(run(0.3, 0.05)), "better than guessing")[0] == "ok"
+        assert self.status(trials(run(0.8, 0.1)), "better than guessing")[0] == "fail"  # guessing: 0.9
+
+    def test_a_small_test_set_asks_for_attention(self):
+        name, row = "size of the test set", run(0.3, 0.05) | {"error": 0.1}
+        assert self.status(trials(row), name) == ("ok", "1.5\u00a0% from 400 images")  # √(.1·.9/400)
+        assert self.status(trials(row), name, data=DATA | {"n_test": 100})[0] == "attention"
+
+    @pytest.mark.parametrize(("scheme", "n_train", "status"), [
+        ("disjoint", 150, "ok"), ("fresh", 150, "ok"), ("subsample", 100, "ok"), ("subsample", 600, "attention"),
+        ("bootstrap", 100, "attention"), ("seeds", 100, "attention"),
+    ])  # fmt: skip
+    def test_training_sets_that_overlap_ask_for_attention(self, scheme, n_train, status):
+        n_resamples = 1 if scheme == "seeds" else 8
+        spec = SPEC | {"replication": {"scheme": scheme, "n_resamples": n_resamples, "n_inits": 4}}
+        found = self.status(trials(run(0.3, 0.05, n_train=n_train)), "overlap of training sets", spec=spec)
+        assert found[0] == status
+
+    @pytest.mark.parametrize(("n_lost", "status"), [(0, "ok"), (1, "ok"), (2, "attention"), (5, "fail")])
+    def test_trials_without_a_result_are_counted(self, n_lost, status):
+        rows = [run(math.nan if k < n_lost else 0.3, 0.05, phase="explore", number=k) for k in range(10)]
+        found = self.status(trials(*rows, run(0.3, 0.05)), "trials without a result")
+        assert found == (status, f"{n_lost} of 10")
+
+    def test_knobs_that_explain_little_ask_for_attention(self):
+        def table(r2):
+            return pd.DataFrame({"target": ["bias_sq", "variance"], "knob": "width", "r2": [0.9, r2]})
+
+        name = "what the knobs explain"
+        for r2, status in ((0.7, "ok"), (0.3, "attention")):
+            found = self.status(trials(run(0.3, 0.05)), name, importance=table(r2))
+            assert found == (status, f"bias² + noise 0.90, variance {r2:.2f}")
+
+    def test_too_few_replicas_fail(self):
+        few = run(0.3, 0.05, n_resamples=3, n_inits=3, n_replicas=9)
+        assert self.status(trials(few), "replicas")[0] == "fail"
+
+    def test_partitions_overlap_each_other_and_it_is_said_that_they_are_not_compared(self):
+        spec = SPEC | {"replication": {"scheme": "disjoint", "n_resamples": 8, "n_inits": 4, "n_partitions": 2}}
+        found = checks_table(diagnose(trials(run(0.3, 0.05, n_train=300)), spec=spec, data=DATA)).set_index("name")
+        row = found.loc["overlap of training sets"]
+        assert row["status"] == "ok"
+        assert row["measured"].replace("\u00a0", " ") == (
+            "0 % within a partition, 20 % expected across the 2 (not compared)"  # 300 of a pool of 1,500
+        )
+        assert "narrow no interval" in row["note"]
+
+    def test_what_looks_odd_in_the_data_asks_for_attention_in_its_own_words(self):
+        row = trials(run(0.3, 0.05))
+        assert self.status(row, "data set", data=DATA | {"findings": []}) == ("ok", "0 findings")
+        found = checks_table(diagnose(row, spec=SPEC, data=DATA | {"findings": ["no example of 7 in the test set"]}))
+        assert "no example of 7 in the test set" in found.set_index("name").loc["data set", "note"]
+        assert "data set" not in checks_table(diagnose(row, spec=SPEC, data=DATA))["name"].tolist()
+
+    @pytest.mark.parametrize(("numbers", "status"), [
+        ({}, "not measured"), ({"n_vanishing": 0.0, "n_exploding": 0.0}, "ok"),
+        ({"n_vanishing": 2.0, "n_exploding": 0.0}, "attention"),
+        ({"n_vanishing": 0.0, "n_exploding": 1.0}, "attention"),
+    ])  # fmt: skip
+    def test_gradients_that_vanish_or_explode_in_any_replica_ask_for_attention(self, numbers, status):
+        found = checks_table(diagnose(trials(run(0.30, 0.05) | numbers)))
+        assert found.set_index("name").loc["gradients of the first layer", "status"] == status
