@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lab import outcome
+from lab import outcome, own_families
 from lab.outcome import Snapshot
 from lab.replication import Replication
 from lab.storage import Home
@@ -100,6 +100,8 @@ def checkpoints(
         "data": dataset.digest, "lab": lab.__version__,
         "torch": str(torch.__version__), "n_threads": torch.get_num_threads(),
     }  # fmt: skip
+    own = own_families.digest(str(task.config["family"]), task.study_file)
+    identity |= {"family_file": own} if own else {}
     folder = home.checkpoints_of(task.study, task.key)
     if part is not None:
         folder, identity["rectangle"] = folder / part.name, list(part)

@@ -7,7 +7,7 @@ on its company (tests/training/test_packs.py). Knows no torch: the coordinator a
 import dataclasses
 from typing import Any
 
-from lab.knobs import TrialConfig
+from lab.knobs import FAMILIES, TrialConfig
 from lab.task import Task
 
 OWN_KNOBS = frozenset(
@@ -25,8 +25,13 @@ GPU_REPLICAS_OTHERS = 128
 
 
 def shape_of(config: TrialConfig) -> tuple[Any, ...]:
-    """Return what has to be equal for two configurations to be trained in one pack."""
+    """Return what has to be equal for two configurations to be trained in one pack.
+
+    A module of the study file may depend on any knob, so there it is all of them.
+    """
     values = dataclasses.asdict(config)
+    if config.family not in FAMILIES:
+        return tuple(values.values())
     switches = [values[name] > 0 for name in SWITCHES]
     return (*switches, *(value for name, value in sorted(values.items()) if name not in OWN_KNOBS))
 

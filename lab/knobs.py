@@ -37,9 +37,9 @@ AVERAGINGS = ("none", "ema", "swa")
 ATTACKS = ("none", "fgsm", "pgd")
 
 
-def _option(default: str, options: tuple[str, ...]) -> Any:
-    """Return the field of a knob that takes one of these strings."""
-    return dataclasses.field(default=default, metadata={"options": options})
+def _option(default: str, options: tuple[str, ...], *, own: bool = False) -> Any:
+    """Return the field of a knob that takes one of these strings, or else the name of a function of the study file."""
+    return dataclasses.field(default=default, metadata={"options": options, "own": own})
 
 
 def _number(default: float, low: float, high: float) -> Any:
@@ -56,7 +56,7 @@ class TrialConfig:
     zeroed; `n_train` counts examples; `epochs` counts passes over them.
     """
 
-    family: str = _option("mlp", FAMILIES)
+    family: str = _option("mlp", FAMILIES, own=True)  # or a function that returns a module, see lab.models.own
     depth: int = _number(2, 0, 64)  # hidden layers (mlp), blocks (cnn), blocks a stage (resnet); 0 is a linear model
     width: int = _number(64, 1, 16384)  # hidden units (mlp), channels (cnn, first stage of a resnet)
     activation: str = _option("relu", ACTIVATIONS)
@@ -65,7 +65,7 @@ class TrialConfig:
     convolutions: int = _number(1, 1, 8)  # cnn only: in a row before each pooling; 2 or 3 as in VGG
     residual: str = _option("auto", RESIDUALS)  # layers add their input; auto: on for resnet, off for mlp and cnn
     dropout: float = _number(0.0, 0.0, 0.95)
-    init_scheme: str = _option("he_normal", INIT_SCHEMES)
+    init_scheme: str = _option("he_normal", (*INIT_SCHEMES, "own"))  # own: as a module of the study file draws itself
     init_gain: float = _number(1.0, 0.0, 100.0)  # multiplies the standard deviation of the initial weights
     optimizer: str = _option("adam", OPTIMIZERS)
     learning_rate: float = _number(1e-3, 1e-9, 100.0)
@@ -145,7 +145,7 @@ def check_knob(name: str, value: Any, *, where: str) -> Value:
     if type(value) is not kind:
         raise SpecError(f"{where}: {name} = {value!r} has the wrong type: give {_article(kind)}")
     limits = _METADATA[name]
-    if "options" in limits and value not in limits["options"]:
+    if "options" in limits and value not in limits["options"] and not (limits["own"] and value.isidentifier()):
         raise SpecError(f"{where}: {name} = {value!r} is unknown: choose one of {', '.join(limits['options'])}")
     if "bounds" in limits:
         low, high = limits["bounds"]

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from lab import own_families
 from lab.errors import LabError, SpecError
 from lab.knobs import KNOBS, TrialConfig, Value, parse_knob, parsed
 from lab.spec import Study, check_name
@@ -109,11 +110,14 @@ def load(path: Path) -> Study:
     """Return the `STUDY` of a study file.
 
     Raises:
-        SpecError: The file cannot be run, or defines no `STUDY = Study(…)`.
+        SpecError: The file cannot be run, defines no `STUDY = Study(…)`, or lacks a family that this names.
     """
-    study = getattr(load_module(path), "STUDY", None)
+    module = load_module(path)
+    study = getattr(module, "STUDY", None)
     if not isinstance(study, Study):
         raise SpecError(f"{path}: it has to define STUDY = Study(…)")
+    for name in own_families.names(study):
+        own_families.function(module, path, name)
     return study
 
 

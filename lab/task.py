@@ -12,8 +12,8 @@ from lab.spec import Replication
 class Task:
     """All that a worker needs to know of a trial, as plain values: it travels between processes.
 
-    `spec` is `Study.to_dict()`. `study_file` is the path of the study's Python file if the data set is defined there.
-    `attempt` grows: of two outcomes of a trial, the one of the later attempt counts.
+    `spec` is `Study.to_dict()`. `study_file` is the path of the study's Python file, where data set and model family
+    may be defined. `attempt` grows: of two outcomes of a trial, the one of the later attempt counts.
     """
 
     study: str

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab import failpoints, growing, outcome, spool, storage
+from lab import failpoints, growing, outcome, own_families, spool, storage
 from lab.course import Course, checkpoints, decomposed, taken_up
 from lab.errors import DataError, LabError, SpecError, StorageError
 from lab.growing import Rectangle
@@ -174,6 +174,7 @@ def _train(
     from lab import training
 
     config = TrialConfig.from_dict(task.config)
+    own_families.register(config.family, task.study_file)
 
     def fit(part: Rectangle, resume: "State | None", on_epoch: "OnEpoch") -> Iterator[Any]:
         plan = task.replication.grid(part.n_resamples, part.n_inits)
@@ -238,6 +239,7 @@ def _train_together(
         tasks[0],
         datasets[0],
     )  # they differ in what predictions are decomposed against, which is not trained
+    own_families.register(str(task.config["family"]), task.study_file)
     kept = [checkpoints(t, d, home, _note) for t, d in zip(tasks, datasets, strict=True)]
     courses, states = zip(*(taken_up(of_task) for of_task in kept), strict=True)
     if any(state is not None for state in states):

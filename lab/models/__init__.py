@@ -1,31 +1,48 @@
 """Model families, one a file, each with a capacity dial; all of them hold R networks in one stacked program.
 
-`build(config, image_shape, n_classes)` returns a `Network`: a description without weights. `FAMILIES` is the registry.
+`build(config, image_shape, n_classes)` returns a `Network`: a description without weights. `FAMILIES` is the registry;
+`register` adds a family of the user's own (lab.models.own).
 """
 
 from collections.abc import Callable
+from functools import partial
 
 from lab.knobs import TrialConfig
 from lab.models.cnn import CNN
 from lab.models.layers import Network, Parameter
 from lab.models.mlp import MLP
+from lab.models.own import Build, Own
 from lab.models.resnet import ResNet
 
-__all__ = ["FAMILIES", "Network", "Parameter", "build"]
+__all__ = ["FAMILIES", "Network", "Parameter", "build", "register"]
 
-FAMILIES: dict[str, Callable[[TrialConfig, tuple[int, int, int], int], Network]] = {
+Family = Callable[[TrialConfig, tuple[int, int, int], int], Network]
+FAMILIES: dict[str, Family] = {
     "mlp": MLP,
     "cnn": CNN,
     "resnet": ResNet,
 }
+_REGISTERED: dict[str, Family] = {}
+
+
+def register(name: str, function: Build) -> None:
+    """Make a family of a function that builds a torch.nn.Module, see lab.models.own; a second call replaces it.
+
+    Raises:
+        ValueError: The name is that of a family of the lab.
+    """
+    if name in FAMILIES:
+        raise ValueError(f"family {name!r} is one of the lab's own: give your function another name")
+    _REGISTERED[name] = partial(Own, name, function)
 
 
 def build(config: TrialConfig, image_shape: tuple[int, int, int], n_classes: int) -> Network:
     """Return the network of a configuration for images of shape (channels, height, width).
 
     Raises:
-        ValueError: The family is unknown.
+        ValueError: The family is unknown, or cannot be built.
     """
-    if config.family not in FAMILIES:
-        raise ValueError(f"unknown model family {config.family!r}: choose one of {', '.join(FAMILIES)}")
-    return FAMILIES[config.family](config, image_shape, n_classes)
+    families = FAMILIES | _REGISTERED
+    if config.family not in families:
+        raise ValueError(f"unknown model family {config.family!r}: choose one of {', '.join(families)}")
+    return families[config.family](config, image_shape, n_classes)

@@ -6,27 +6,29 @@ and device, and multiplies the weight by the gain. Biases start at 0 and the sca
 """
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lab.models.layers import Parameter
+if TYPE_CHECKING:
+    from lab.models.layers import Parameter
 
 Array = NDArray[np.float64]
-Scheme = Callable[[np.random.Generator, Parameter], Array]
+Scheme = Callable[[np.random.Generator, "Parameter"], Array]
 
 PLAIN_STD = 0.05  # of `normal`, and half-width of `uniform`: Keras's RandomNormal and RandomUniform defaults
 
 
-def _normal(std: Callable[[Parameter], float]) -> Scheme:
+def _normal(std: "Callable[[Parameter], float]") -> Scheme:
     return lambda rng, p: std(p) * rng.standard_normal(p.shape)
 
 
-def _uniform(bound: Callable[[Parameter], float]) -> Scheme:
+def _uniform(bound: "Callable[[Parameter], float]") -> Scheme:
     return lambda rng, p: rng.uniform(-bound(p), bound(p), p.shape)
 
 
-def orthogonal(rng: np.random.Generator, parameter: Parameter) -> Array:
+def orthogonal(rng: np.random.Generator, parameter: "Parameter") -> Array:
     """Return a weight whose map has orthonormal rows or columns, Haar-distributed (Saxe et al. 2014)."""
     n_out = parameter.shape[0] if len(parameter.shape) == 4 else parameter.shape[-1]
     n_in = int(np.prod(parameter.shape)) // n_out
@@ -50,12 +52,14 @@ SCHEMES: dict[str, Scheme] = {
 }
 
 
-def initial_values(parameters: Sequence[Parameter], scheme: str, gain: float, rng: np.random.Generator) -> Array:
+def initial_values(parameters: "Sequence[Parameter]", scheme: str, gain: float, rng: np.random.Generator) -> Array:
     """Return the initial values of one network, flattened and concatenated in the order of `parameters`, shape (P,).
 
     Raises:
-        ValueError: The scheme is unknown.
+        ValueError: The scheme is unknown, or is that of a module of one's own.
     """
+    if scheme == "own":
+        raise ValueError("init_scheme 'own' keeps what a module of the study file gives itself: choose another here")
     if scheme not in SCHEMES:
         raise ValueError(f"unknown initialisation scheme {scheme!r}: choose one of {', '.join(SCHEMES)}")
     values = []

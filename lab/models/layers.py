@@ -9,11 +9,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from lab.knobs import TrialConfig
+from lab.models.initialization import Array, initial_values
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu,
@@ -25,8 +27,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 MONOTONE = frozenset(ACTIVATIONS) - {"gelu"}  # those of which the largest of some values is that of the largest
 
-# (layer index, activations (R, B, …)) → activations; the identity in evaluation. See lab.training.dropout
-Dropout = Callable[[int, Tensor], Tensor]
+# (layer index, activations (R, B, …), rate if it is not that of the knob) → activations, see lab.training.dropout
+Dropout = Callable[..., Tensor]
 Tensors = Mapping[str, Tensor]
 
 BATCH_NORM_MOMENTUM = 0.1  # torch's default
@@ -44,7 +46,7 @@ class Parameter:
 
     name: str
     shape: tuple[int, ...]
-    kind: Literal["weight", "bias", "scale", "shift"]
+    kind: Literal["weight", "bias", "scale", "shift", "own"]  # own: a module of one's own draws it, lab.models.own
     fan_in: int
     fan_out: int
 
@@ -58,9 +60,13 @@ class Network(ABC):
         widest: The number of values of the largest activation map of one image, the input included.
         residual: Whether a layer adds its input to its output, see each family.
         n_blocks: The number of blocks.
+        is_own: Whether it is a module of the user's (lab.models.own): unknown inside.
+        why_alone: What keeps the R networks from running as one program; None: they do.
     """
 
     residual_by_default = False
+    is_own = False
+    why_alone: str | None = None
 
     def __init__(self, config: TrialConfig) -> None:
         self.config = config
@@ -100,6 +106,21 @@ class Network(ABC):
     @abstractmethod
     def head(self, x: Tensor, weights: Tensors) -> Tensor:
         """Return the logits (R, B, n_classes) of what the last block gives."""
+
+    def initial(self, scheme: str, gain: float, rng: np.random.Generator) -> tuple[Array, dict[str, Tensor]]:
+        """Return what one network starts from: its weights, shape (P,), and its buffers.
+
+        Raises:
+            ValueError: The scheme is unknown.
+        """
+        start = {
+            name: (torch.ones if name.endswith(".var") else torch.zeros)(shape) for name, shape in self.buffers.items()
+        }
+        return initial_values(self.parameters, scheme, gain, rng), start
+
+    def statistics_momentum(self, buffer: str) -> float | None:
+        """Return the share of a batch in a running statistic; None for a buffer that is none."""
+        return BATCH_NORM_MOMENTUM
 
     @property
     def n_parameters(self) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from lab import spool, storage, workers
+from lab import own_families, spool, storage, workers
 from lab.errors import LabError, SpecError
 from lab.progress import Progress
 from lab.search import database as databases
@@ -123,7 +123,7 @@ def run(
         engine: "inline", "process" or "ray"; None chooses.
         ray_address: Of a running Ray cluster; None starts one on this machine.
         data_dir: Where the user keeps data sets.
-        study_file: The study's own file, if it may define the data set.
+        study_file: The study's own file, if it may define the data set or a model family.
         smoke: Whether this is a run of seconds (workers would take as long to start).
         time_limit: Seconds after which no explore trial is begun; the best so far is then confirmed.
         progress: Where to say how far it is.
@@ -139,6 +139,7 @@ def run(
     device = workers.choose_device(device, elsewhere=engine == "ray")
     engine_name, n_workers = workers.choose_engine(engine, n_workers, device=device, smoke=smoke)
     dataset = prepare(study, data_dir=data_dir, study_file=study_file)
+    notes = own_families.check(study, dataset.image_shape, dataset.n_classes, study_file)
     with contextlib.ExitStack() as stack:
         stack.enter_context(storage.coordinator_lock(home, name))
         spool.clean_temporaries(home, name)
@@ -171,6 +172,8 @@ def run(
             if not coordinator.is_done:
                 progress.note(_header(study, name, device, engine_name, n_workers, coordinator))
                 progress.note(training_sets)
+                for note in notes:
+                    progress.note(note)
                 for finding in data_check.findings(dataset):
                     progress.note(f"data: {finding}")
             coordinator.explore()

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from lab.knobs import TrialConfig
 from lab.models import Network
-from lab.models.layers import BATCH_NORM_MOMENTUM
 from lab.training.moment import Moment, stored
 
 
@@ -104,12 +103,15 @@ def recalibrated(
         buffers: name → (R, *shape); gives names and shapes.
         batches: Images (R, B, C, H, W) of the training sets.
     """
-    totals = {name: torch.zeros_like(value) for name, value in buffers.items()}
+    momenta = {name: share for name in buffers if (share := network.statistics_momentum(name)) is not None}
+    totals = {name: torch.zeros_like(buffers[name]) for name in momenta}
     n_batches = 0
     for images_RBCHW in batches:
-        fresh = {name: torch.zeros_like(value) for name, value in buffers.items()}
-        network.forward(weights, fresh, images_RBCHW, lambda layer, x: x)
+        fresh = {name: value.clone() for name, value in buffers.items()} | {
+            name: torch.zeros_like(total) for name, total in totals.items()
+        }
+        network.forward(weights, fresh, images_RBCHW, lambda layer, x, rate=None: x)
         for name, total in totals.items():
-            total += fresh[name] / BATCH_NORM_MOMENTUM  # from 0, one update leaves this share of the batch's statistics
+            total += fresh[name] / momenta[name]  # from 0, one update leaves this share of the batch's statistics
         n_batches += 1
-    return {name: total / n_batches for name, total in totals.items()}
+    return {**buffers} | {name: total / n_batches for name, total in totals.items()}

@@ -88,7 +88,8 @@ class Crew:
         if self.config.adversarial != "none":
             epsilon_R = torch.tensor([c.epsilon for c in configs_R], device=device)
             self.attack = Attack(self.config.adversarial, sets.box(epsilon_R, self.sets_R))
-        self.graphs = Graphs(device) if device.type == "cuda" else None
+        # a module of the user's may ask the host, which a graph forbids
+        self.graphs = Graphs(device) if device.type == "cuda" and not network.is_own else None
         self._full_KRB: Tensor | None = None  # positions of the examples of the epoch's batches of full size
         self._rest_RB: Tensor | None = None  # and of those that are left, if any
         self.saves = device.type == "cuda"  # where running out of memory is an exception and not the end

@@ -45,17 +45,25 @@ class Dropout:
         """Begin an epoch: `moment` now counts from this step of the training."""
         self._keys.begin(first_step, n_steps)
 
-    def kept(self, layer: int, n: int) -> Tensor:
-        """Return which of n units each pair of stream and rate keeps at this moment and layer, shape (U, n), bool."""
+    def kept(self, layer: int, n: int, level: int | None = None) -> Tensor:
+        """Return which of n units each pair of stream and rate keeps at this moment and layer, shape (U, n), bool.
+
+        With `level` all have the rate level / LEVELS.
+        """
         n_words = (n + 1) // 2
         if n_words not in self._counters:
             self._counters[n_words] = torch.arange(n_words, dtype=torch.int32, device=self._device)
         h = hashed(self._counters[n_words], self._keys.at(self.moment, layer))
-        return h.view(torch.int16)[:, :n] >= self._threshold_U1
+        return h.view(torch.int16)[:, :n] >= (self._threshold_U1 if level is None else level - LEVELS // 2)
 
-    def __call__(self, layer: int, x: Tensor) -> Tensor:
-        """Return x (R, B, …) with dropped units at 0 and the kept ones scaled by 1 / (1 − rate)."""
-        if self._is_off:
+    def __call__(self, layer: int, x: Tensor, rate: float | None = None) -> Tensor:
+        """Return x (R, B, …) with dropped units at 0 and the kept ones scaled by 1 / (1 − rate).
+
+        The rate is that of each replica's configuration, unless one is given for all of them.
+        """
+        if self._is_off if rate is None else rate == 0:
             return x
-        mask_Un = self.kept(layer, x[0].numel()).to(x.dtype).mul_(self._scale_U1)
+        level = None if rate is None else round(rate * LEVELS)
+        scale = self._scale_U1 if level is None else LEVELS / (LEVELS - level)
+        mask_Un = self.kept(layer, x[0].numel(), level).to(x.dtype).mul_(scale)
         return x * mask_Un.index_select(0, self._index_R).view(x.shape)

@@ -65,8 +65,9 @@ def measure(pack: Pack, before_RP: Tensor, images_RBCHW: Tensor) -> dict[str, ND
         images_RBCHW: Examples of each replica's training set.
     """
     probe = Probe(pack.network.config.activation)
-    buffers = {name: value.clone() for name, value in pack.buffers.items()}
-    pack.network.forward(pack.weights, buffers, images_RBCHW, probe)
+    if not pack.network.is_own:  # which of its activations were those of a layer is not known
+        buffers = {name: value.clone() for name, value in pack.buffers.items()}
+        pack.network.forward(pack.weights, buffers, images_RBCHW, probe)
     found = dict(probe.found)
     gradient_RP = pack.theta_RP.grad
     assert gradient_RP is not None

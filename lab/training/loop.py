@@ -107,6 +107,8 @@ def fit_many(
         raise ValueError(f"{len(jobs)} jobs have {len(shapes)} shapes: train those of one shape together")
     config, target = jobs[0].config, torch.device(device)
     network = models.build(config, dataset.image_shape, dataset.n_classes)
+    if network.why_alone is not None and on_event is not None:
+        on_event(f"family {config.family}: its replicas are trained one after the other, because {network.why_alone}")
     sets, members = enlist(jobs, dataset, seed, target, dtype)
     crews = [
         Crew(network, members.take(rows), sets, seed=seed, device=target, dtype=dtype)

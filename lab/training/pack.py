@@ -19,7 +19,6 @@ from torch import Tensor
 from lab import seeds
 from lab.knobs import TrialConfig
 from lab.models import Network
-from lab.models.initialization import initial_values
 
 ALIGNMENT = 16  # values; rows of whole cache lines (64 bytes in float32), see `Pack`
 TINY = 1e-6  # added to the norm of a gradient before dividing by it, as torch.nn.utils.clip_grad_norm_ does
@@ -79,20 +78,17 @@ class Pack:
         """Draw the initial weights: replicas of equal scheme, gain and init index start equal."""
         starts = [(c.init_scheme, c.init_gain, int(i)) for c, i in zip(configs_R, inits_R, strict=True)]
         distinct = list(dict.fromkeys(starts))
-        start_UP = np.stack(
-            [
-                initial_values(network.parameters, scheme, gain, seeds.generator(seed, "init", init))
-                for scheme, gain, init in distinct
-            ]
+        values_U, buffers_U = zip(
+            *(network.initial(scheme, gain, seeds.generator(seed, "init", init)) for scheme, gain, init in distinct),
+            strict=True,
         )
         index_R = torch.tensor([distinct.index(start) for start in starts], device=device)
-        buffers = {
-            name: (torch.ones if name.endswith(".var") else torch.zeros)(
-                (len(starts), *shape), device=device, dtype=dtype
-            )
-            for name, shape in network.buffers.items()
-        }
-        return cls(network, torch.from_numpy(start_UP).to(device, dtype).index_select(0, index_R), buffers)
+        buffers = {}
+        for name in network.buffers:
+            value = torch.stack([buffers[name] for buffers in buffers_U]).index_select(0, index_R.cpu())
+            buffers[name] = value.to(device, dtype if value.is_floating_point() else value.dtype)
+        start_UP = torch.from_numpy(np.stack(values_U)).to(device, dtype)
+        return cls(network, start_UP.index_select(0, index_R), buffers)
 
     def __len__(self) -> int:
         return len(self.theta_RP)

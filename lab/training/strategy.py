@@ -21,9 +21,9 @@ def pack_size(network: Network, device: torch.device) -> int:
     """
     if device.type != "cpu":
         return 2**20
-    if network.config.family == "resnet":
+    if network.config.family == "resnet" or network.why_alone is not None:
         return 1
-    if network.config.family == "mlp":
+    if all(len(parameter.shape) <= 2 for parameter in network.parameters):
         most = PACK_WEIGHTS // network.n_parameters
     else:
         most = PACK_ACTIVATIONS // (network.widest * network.config.batch_size)
