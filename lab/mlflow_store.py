@@ -128,6 +128,42 @@ def _check_sqlite(path: Path, create: bool) -> None:
         raise StorageError(f"the run history {path} cannot be opened: {one_line(error)}") from error
 
 
+def complete_runs(study: str, *, home: Home) -> dict[str, str]:
+    """Return key → run id of the complete runs of a study, as `by_key` chooses them; empty if there are none.
+
+    The project's own database is asked with one query: MLflow's search reads every metric of every run as well, which
+    was half of the time of reading a history.
+
+    Raises:
+        StorageError: The run history cannot be read.
+    """
+    if tracking_uri(home) == home.mlflow_uri:
+        _check_sqlite(home.mlflow_db, create=False)
+        try:
+            with closing(sqlite3.connect(home.mlflow_db, timeout=10)) as database:
+                rows = database.execute(_RUNS, (study,)).fetchall()
+        except sqlite3.Error as error:
+            raise StorageError(f"the run history of {study}: {one_line(error)}") from error
+    else:
+        client = connect(home, create=False)
+        with mlflow_errors(f"the run history of {study}"):
+            experiment = client.get_experiment_by_name(study)
+            runs = [] if experiment is None else search_runs(client, experiment.experiment_id)
+        rows = [(run.data.tags["key"], run.info.run_id, run.info.status) for run in runs]
+    found: dict[str, str] = {}
+    for key, run_id, status in sorted(rows, key=lambda row: row[1]):
+        if status in COMPLETE:
+            found.setdefault(key, run_id)
+    return found
+
+
+_RUNS = """
+    SELECT tags.value, runs.run_uuid, runs.status
+    FROM experiments JOIN runs USING (experiment_id) JOIN tags USING (run_uuid)
+    WHERE experiments.name = ? AND runs.lifecycle_stage = 'active' AND tags.key = 'key'
+"""
+
+
 def search_runs(client: "MlflowClient", experiment_id: str) -> list["Run"]:
     """Return all runs of an experiment that the lab has made (they have a tag `key`), complete or not."""
     runs: list[Run] = []

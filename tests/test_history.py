@@ -218,9 +218,30 @@ def test_half_published_runs_do_not_count(copy, monkeypatch):
     assert len(history.load(STUDY, home=copy).trials) == 13
 
 
-def test_more_runs_than_a_page_are_all_read(copy, monkeypatch):
+def test_the_query_of_the_database_chooses_the_runs_that_mlflows_own_search_shows(copy, published, monkeypatch):
+    """Two runs of one trial, a deleted one and a half-published one among them; the search pages by five runs."""
+    tracker, client = Tracker.open(STUDY, home=copy, question="?"), mlflow_store.connect(copy, create=False)
+    twice = client.create_run(tracker.experiment_id, tags={"key": "explore-0001"}).info.run_id
+    client.set_terminated(twice, "FINISHED")
+    client.delete_run(published[2]["explore-0002"])
+    client.create_run(tracker.experiment_id, tags={"key": "explore-0099"})
+    tracker.close()
     monkeypatch.setattr(mlflow_store, "PAGE", 5)
-    assert len(history.load(STUDY, home=copy).trials) == 13
+    asked = mlflow_store.complete_runs(STUDY, home=copy)
+    runs = mlflow_store.by_key(mlflow_store.search_runs(client, tracker.experiment_id))
+    complete = {key: run.info.run_id for key, run in runs.items() if run.info.status in mlflow_store.COMPLETE}
+    assert asked == complete
+    assert len(asked) == 12 and not {"explore-0002", "explore-0099"} & set(asked)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{copy.mlflow_db.parent}/./{copy.mlflow_db.name}")
+    assert mlflow_store.complete_runs(STUDY, home=copy) == asked  # through MLflow, as with a server
+
+
+def test_a_run_whose_folder_is_a_link_is_not_read(copy, published, tmp_path):
+    folder = copy.artifacts_of(STUDY) / published[2]["explore-0000"]
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StorageError, match="remove the symbolic link"):
+        history.load(STUDY, home=copy)
 
 
 def test_errors_say_what_to_do(tmp_path, copy):
