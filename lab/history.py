@@ -110,6 +110,12 @@ class History:
         with self.artifacts.parsing(key, "signals.parquet"):
             return pd.read_parquet(io.BytesIO(content))
 
+    def growth(self, key: str) -> dict[str, Any] | None:
+        """Read how a trial grew, see `lab.growth.Growth.to_dict`; None for one whose plan has no target."""
+        if "growth.json" not in self.artifacts.manifest(key)["files"]:
+            return None
+        return self.artifacts.json(key, "growth.json")
+
     def decomposition(self, key: str) -> dict[str, Any]:
         """Read decomposition.json of a trial: level, final (test set), validation, epochs."""
         return self.artifacts.json(key, "decomposition.json")
@@ -236,6 +242,7 @@ def _tables(study: str, artifacts: Artifacts, run_ids: Mapping[str, str]) -> His
             row |= {"variant": config["variant"]} if config.get("variant") else {}
             # a run from before there was a knob was trained with what is now its default
             row |= {knob: config["config"].get(knob, default) for knob, default in _DEFAULTS.items()}
+            row |= {"n_confirm": config["spec"]["n_confirm"]} if "n_confirm" in config["spec"] else {}
             row |= config["replication"] | {"seed": config["seed"], "data_digest": config["data"]["digest"]}
         if "metrics.json" in manifest["files"]:
             metrics = artifacts.json(key, "metrics.json")
@@ -243,6 +250,8 @@ def _tables(study: str, artifacts: Artifacts, run_ids: Mapping[str, str]) -> His
                 # what the plan says as well (how many training sets and seeds) is a whole number there
                 row |= {name: float(value) for name, value in metrics["final"].items() if name not in row}
                 epochs += [name | point for point in metrics["epochs"]]
+            if "growth.json" in manifest["files"]:
+                row["stopped"] = artifacts.json(key, "growth.json")["stopped"]
             row["level"] = artifacts.json(key, "decomposition.json")["level"]
             content = artifacts.read(key, ["curves.parquet"])["curves.parquet"]
             with artifacts.parsing(key, "curves.parquet"):

@@ -48,9 +48,11 @@ class Study:
 
     `objective` is what the search minimises, on the validation set: `"val_risk"` (Brier), `"val_error"`, or the pair
     `("bias_sq", "variance")`. `learning_curve` lists the training-set sizes, as fractions of the confirmed
-    configuration's `n_train`, at which that configuration is measured again. `n_validation` and `n_test` default to
-    the data set's own. `round_size` trials are proposed together by a sampler that learns from results; it is fixed
-    so that what a search finds does not depend on the number of workers.
+    configuration's `n_train`, at which that configuration is measured again. `n_validation` and `n_test` default to the
+    data set's own. The best `n_confirm` configurations are measured again; if they are several, the one that is best in
+    that gets the learning curve and is the one that the report speaks of. `round_size` trials are proposed together by
+    a sampler that learns from results; it is fixed so that what a search finds does not depend on the number of
+    workers.
 
     Raises:
         SpecError: Anything in it is impossible. The data are not looked at here, see `lab.search.prepare`.
@@ -71,6 +73,7 @@ class Study:
     n_test: int | None = None
     n_evaluations: int = 20
     round_size: int = 4
+    n_confirm: int = 1
 
     def __post_init__(self) -> None:
         if not isinstance(self.question, str) or not self.question.strip():
@@ -137,7 +140,8 @@ class Study:
 
     def _check_counts(self) -> None:
         for name, low, high in (
-            ("n_trials", 1, 1_000_000), ("n_evaluations", 2, 1000), ("round_size", 1, 1024), ("seed", 0, 2**62),
+            ("n_trials", 1, 1_000_000), ("n_evaluations", 2, 1000), ("round_size", 1, 1024),
+            ("n_confirm", 1, 1000), ("seed", 0, 2**62),
         ):  # fmt: skip
             value = getattr(self, name)
             if type(value) is not int or not low <= value <= high:
@@ -190,6 +194,8 @@ class Study:
         if not self.variants:
             del spec["variants"]
         spec["fixed"] = dict(self.fixed)
+        if self.n_confirm == 1:  # as it was stored before there were several
+            del spec["n_confirm"]
         spec["replication"] = self.replication.to_dict()
         for name in ("objective", "learning_curve"):
             if isinstance(spec[name], tuple):
@@ -211,6 +217,7 @@ class Study:
             replication=self.replication.smoke(),
             n_trials=min(self.n_trials, 8 if self.variants else 4),
             n_evaluations=min(self.n_evaluations, 4),
+            n_confirm=min(self.n_confirm, 2),
             n_validation=min(self.n_validation or 200, 200),
             n_test=min(self.n_test or 300, 300),
         )

@@ -282,6 +282,8 @@ def _status(args: argparse.Namespace) -> tuple[int, Any]:
 def _status_text(row: dict[str, Any]) -> str:
     counts = ", ".join(f"{n} {outcome}" for outcome, n in row["counts"].items() if n) or "no trial done"
     text = f"{row['study']}: {counts} of {row['n_planned']}"
+    if row["targets"]:
+        text += ", {reached} of {trials} as sure as asked".format(**row["targets"])
     if row["n_unfinished"]:
         text += f", {row['n_unfinished']} under way"
     if row["in_use"]:

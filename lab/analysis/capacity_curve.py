@@ -56,6 +56,24 @@ def selection_risk(trials: pd.DataFrame) -> pd.Series:
     return risk * (1 - share) + WORST_RISK * share
 
 
+def newest_first(trials: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows with confirm runs before others, and the newer before the older.
+
+    Where a study confirms several configurations, the confirm run with the lowest objective (of a pair, the sum) comes
+    first of them.
+    """
+    is_confirm = trials["phase"] == "confirm" if "phase" in trials else pd.Series(False, index=trials.index)
+    several = is_confirm & (number_column(trials, "n_confirm") > 1)
+    objective = number_column(trials, "objective_0") + number_column(trials, "objective_1").fillna(0.0)
+    order = (
+        number_column(trials, "number").fillna(-1.0),
+        number_column(trials, "started").fillna(-math.inf),
+        (-objective).where(several, 0.0).fillna(-math.inf),
+        is_confirm,
+    )
+    return trials.iloc[np.lexsort([column.to_numpy(np.float64) for column in order])[::-1]]
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A number with its interval."""

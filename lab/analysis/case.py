@@ -13,6 +13,7 @@ from lab.analysis.capacity_curve import (
     Estimate,
     Peak,
     estimate,
+    newest_first,
     number,
     number_column,
     of_phase,
@@ -37,7 +38,10 @@ def share_of_bias(bias_sq: Estimate, variance: Estimate) -> Estimate:
 
 
 def chosen(trials: pd.DataFrame) -> pd.Series | None:
-    """Return the run to judge: the newest measured confirm run, else the explore trial with the lowest risk."""
+    """Return the run to judge: the newest measured confirm run, else the explore trial with the lowest risk.
+
+    Where a study confirms several configurations, it is the confirm run with the lowest objective.
+    """
     for phase in ("confirm", "explore"):
         rows = of_phase(trials, phase)
         measured = np.isfinite(number_column(rows, "bias_sq")) & np.isfinite(number_column(rows, "variance"))
@@ -45,8 +49,7 @@ def chosen(trials: pd.DataFrame) -> pd.Series | None:
         if rows.empty:
             continue
         if phase == "confirm":
-            order = np.lexsort((number_column(rows, "number"), number_column(rows, "started").fillna(-math.inf)))
-            return rows.iloc[int(order[-1])]
+            return newest_first(rows).iloc[0]
         return rows.iloc[int(np.argmin(selection_risk(rows).fillna(math.inf).to_numpy()))]
     return None
 

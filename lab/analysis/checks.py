@@ -16,6 +16,7 @@ from lab.analysis.case import NOISE_FLOOR, Case
 from lab.analysis.remedies import beyond, more_test_images, plan_of
 from lab.analysis.training_curve import GL_LIMIT
 from lab.commands import command
+from lab.growth import WHY
 from lab.numerals import NARROW, num, percent
 
 CHECKS = ["name", "threshold", "measured", "status", "note", "where", "command"]
@@ -75,6 +76,7 @@ def _precision(case: Case, kind: str, share: object, decided: bool) -> Iterator[
     yield Check(f"interval of {case.bias_name} and variance together", f"within ± {percent(MAX_WIDTH)}",
                 f"± {percent(width)}", _status(wide, math.isfinite(width), worst="fail"), where="verdict",
                 command=_when(wide, more))  # fmt: skip
+    yield from _targets(case)
     yield Check("above the noise floor", f"upper end of bias² + variance over {NOISE_FLOOR:g} × noise", floor,
                 _status(case.at_floor, noise > 0), where="verdict")  # fmt: skip
     yield Check(f"share of {case.bias_name}",
@@ -85,6 +87,21 @@ def _precision(case: Case, kind: str, share: object, decided: bool) -> Iterator[
                 "info" if math.isfinite(val - train) else "not measured",
                 "an interpolating network has training error 0: this “bias” is not bias²", "training")  # fmt: skip
     yield _against_guessing(case)
+
+
+def _targets(case: Case) -> Iterator[Check]:
+    """Say how many trials that grew are as sure as was asked, and why the others stopped."""
+    explore, plan = of_phase(case.trials, "explore"), case.spec.get("replication", {})
+    reached = number_column(explore, "target_reached").dropna()
+    if reached.empty:
+        return
+    n, others = int(reached.sum()), explore.loc[reached.index[reached == 0], "stopped"].value_counts()
+    term = {"bias_sq": case.bias_name}.get(plan["target_term"], plan["target_term"])
+    note = "; ".join(f"{count} stopped as {WHY[reason]}" for reason, count in others.items())
+    yield Check("trials as sure as asked",
+                f"half the interval of {term} at most {plan['target_half_width']:g}",
+                f"{n} of {len(reached)}", _status(n < len(reached)), note, "trials",
+                _when((others.index == "cap").any(), replicate(case).command))  # fmt: skip
 
 
 def _against_guessing(case: Case) -> Check:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from lab.analysis.decomposition import Decomposition, decompose
-from lab.analysis.paired import paired_difference
+from lab.analysis.paired import common, paired_difference
 
 TERMS = ("risk", "bias_sq", "variance", "variance_resample", "variance_init", "variance_interaction", "error")
 COLUMNS = (
@@ -51,8 +51,8 @@ def interventions(
     a_DINC, labels_N, posterior_NC = predictions(first["key"])
     rows: list[dict[Any, Any]] = []
     for _, trial in measured[measured["variant"] != baseline].iterrows():
-        b_DINC = predictions(trial["key"])[0]
-        found = paired_difference(a_DINC, b_DINC, labels_N, posterior_NC=posterior_NC, level=level)
+        pair = common(a_DINC, predictions(trial["key"])[0])
+        found = paired_difference(*pair, labels_N, posterior_NC=posterior_NC, level=level)
         found = found.rename(columns={"a": "baseline", "b": "value"}).assign(variant=trial["variant"], key=trial["key"])
         rows += found[found["term"].isin(TERMS)].to_dict("records")
         rows.append(_seconds(trial["variant"], trial["key"], first["seconds"], trial["seconds"]))

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from lab.analysis.capacity_curve import PART_COLUMNS, Estimate, estimate, number_column, of_phase
+from lab.analysis.capacity_curve import PART_COLUMNS, Estimate, estimate, newest_first, number_column, of_phase
 from lab.knobs import KNOBS
 from lab.seeds import generator
 
@@ -60,9 +60,9 @@ MODELS: dict[str, _Basis] = {"pow3": _pow3, "pow4": _pow4, "mmf4": _mmf4}
 def learning_curve(trials: pd.DataFrame) -> pd.DataFrame:
     """Return one row a training-set size, ascending, of the newest confirmed configuration.
 
-    Rows are the newest run of phase "confirm" and the runs of phase "learning_curve" whose knobs, but for `n_train`,
-    are those of that run (without a confirm run: of the newest learning-curve run). A size measured twice is shown
-    once: the confirm run before others, the newer before the older.
+    Rows are the newest run of phase "confirm" (the best, where a study confirms several) and the runs of phase
+    "learning_curve" whose knobs, but for `n_train`, are those of that run (without a confirm run: of the newest
+    learning-curve run). A size measured twice is shown once: the confirm run before others, the newer before the older.
 
     Returns:
         Columns `CURVE`; a run of which every replica diverged keeps its row, with NaN. Empty if there are no such runs.
@@ -73,7 +73,7 @@ def learning_curve(trials: pd.DataFrame) -> pd.DataFrame:
     rows = rows[n_train > 0]
     if rows.empty:
         return pd.DataFrame(columns=CURVE)
-    rows = _newest_first(rows)
+    rows = newest_first(rows)
     anchor = rows.iloc[0]
     for knob in KNOBS:
         if knob in rows and knob != "n_train" and pd.notna(anchor[knob]):
@@ -82,19 +82,6 @@ def learning_curve(trials: pd.DataFrame) -> pd.DataFrame:
     numeric = [column for column in CURVE if column not in ("key", "phase")]
     rows = rows.assign(**{column: number_column(rows, column) for column in numeric})
     return rows.astype({"n_train": int}).sort_values("n_train", kind="stable").reset_index(drop=True)
-
-
-def _newest_first(rows: pd.DataFrame) -> pd.DataFrame:
-    order = pd.DataFrame({
-        "confirm": of_confirm(rows), "started": number_column(rows, "started").fillna(-math.inf),
-        "number": number_column(rows, "number").fillna(-1.0),
-    }).to_numpy(np.float64)  # fmt: skip
-    return rows.iloc[np.lexsort((order[:, 2], order[:, 1], order[:, 0]))[::-1]]
-
-
-def of_confirm(rows: pd.DataFrame) -> np.ndarray:
-    """Return 1 for the rows of phase "confirm", 0 for others."""
-    return (rows["phase"] == "confirm").to_numpy(np.float64) if "phase" in rows else np.zeros(len(rows))
 
 
 def doubling(curve: pd.DataFrame, column: str) -> tuple[int, int, Estimate] | None:

@@ -78,6 +78,16 @@ def paired_difference(
     )[COLUMNS]  # fmt: skip
 
 
+def common(a_DINC: ArrayLike, b_DINC: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Return the replicas that two crossed trials with the same first resample and seed have in common.
+
+    Trials that grow have grids of different sizes, of which the smaller numbers are the same training sets and seeds.
+    """
+    a, b = np.asarray(a_DINC), np.asarray(b_DINC)
+    d, i = (min(sizes) for sizes in zip(a.shape[:2], b.shape[:2], strict=True))
+    return a[:d, :i], b[:d, :i]
+
+
 def unpaired_difference(a: Mapping[str, Any], b: Mapping[str, Any], terms: tuple[str, ...]) -> pd.DataFrame:
     """Return b − a for terms of two trials that share nothing, from their estimates and intervals.
 

@@ -36,10 +36,18 @@ def _pool(case: Case) -> float:
 
 
 def more_replicas(case: Case) -> Change | None:
-    """Return twice as many training sets, or seeds where there is one training set; None without a plan."""
+    """Return twice as many training sets, or seeds where there is one training set; None without a plan.
+
+    For a plan that grows, twice its limits; of disjoint training sets there are as many as the pool was cut into.
+    """
     plan, n_train = plan_of(case), number(case.row, "n_train")
     if plan is None:
         return None
+    if plan.grows:
+        settings = {name: 2 * getattr(plan, name) for name in ("max_inits", "max_replicas")}
+        if plan.scheme != "disjoint":
+            settings |= {"max_resamples": 2 * plan.most[0]} if plan.scheme != "seeds" else {}
+        return Change(f"up to {settings['max_replicas']} replicas a trial instead of {plan.max_replicas}", settings)
     if plan.scheme == "seeds":
         return Change(f"{2 * plan.n_inits} seeds instead of {plan.n_inits}", {"n_inits": 2 * plan.n_inits})
     n_sets = 2 * plan.n_resamples

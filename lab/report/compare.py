@@ -14,7 +14,7 @@ import pandas as pd
 
 from lab import history
 from lab.analysis.capacity_curve import estimate
-from lab.analysis.paired import paired_difference
+from lab.analysis.paired import common, paired_difference
 from lab.commands import command
 from lab.errors import SpecError
 from lab.history import History
@@ -118,8 +118,8 @@ def compare(first: Side, other: Side) -> Comparison:
               if _value(first, k) != _value(other, k)]  # fmt: skip
     if not unlike:
         p, q = (side.history.predictions(str(side.row["key"])) for side in (first, other))
-        if np.array_equal(p.labels_N, q.labels_N) and p.probabilities_DINC.shape == q.probabilities_DINC.shape:
-            arrays = (p.probabilities_DINC, q.probabilities_DINC)
+        arrays = common(p.probabilities_DINC, q.probabilities_DINC)
+        if np.array_equal(p.labels_N, q.labels_N) and arrays[0].shape == arrays[1].shape:
             table = paired_difference(*arrays, p.labels_N, posterior_NC=p.posterior_NC)
             return Comparison(other, table[table["term"].isin(TERMS)].reset_index(drop=True), ())
         unlike.append("test images")
@@ -133,6 +133,8 @@ def compare(first: Side, other: Side) -> Comparison:
 
 
 def _value(side: Side, name: str) -> str:
+    if is_number(limit := side.row.get(name.replace("n_", "max_"))):  # of trials that grow: what they can have decides
+        return f"up to {limit:g}"  # which training sets and seeds these are
     return str(side.row.get(name))[:12]
 
 

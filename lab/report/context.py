@@ -8,6 +8,7 @@ from lab.commands import command
 from lab.history import History
 from lab.report.figures import knows_noise
 from lab.report.tables import Tables
+from lab.report.text import is_number
 from lab.report.view import Link
 
 BAND = "Brackets and bands: {level} % intervals over resamples, seeds and test images."
@@ -31,7 +32,11 @@ class Page:
         self.n_replicas = self.n_resamples * self.n_inits * draws
         self.plan = f"{self.n_resamples} training sets × {self.n_inits} seeds"
         self.plan += f" × {draws} draws of the label noise" if draws > 1 else ""
-        self.replicas = f"{self.plan} = {self.n_replicas}"
+        most = replication.get("max_replicas")  # of a trial that grows
+        self.times = str(self.n_replicas) + (f" and up to {most}" if most else "")
+        self.replicas = f"{self.plan} = {self.times}"
+        judged = float("nan") if tables.focus is None else tables.focus.get("n_resamples", float("nan"))
+        self.n_judged = int(judged) if is_number(judged) else self.n_resamples  # training sets behind the verdict
 
     def part(self, name: str) -> str:
         """Return the name of a part of the risk as this study may call it."""

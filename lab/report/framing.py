@@ -116,8 +116,9 @@ def method(page: Page) -> Section:
     replication, trials = spec.get("replication", {}), page.history.trials
     n_train = _n_train(page)
     findings = [sentence(f"the data: {finding}") for finding in data.get("findings", [])]
+    more = " and more" if replication.get("max_replicas") else ""
     answer = (
-        f"Every configuration was trained {page.n_replicas} times, on {page.plan}, and "
+        f"Every configuration was trained {page.times} times, on {page.plan}{more}, and "
         f"all trainings were compared on the same {num(data.get('n_test'))} test images."
     )
     n_pool = int(data.get("n_pool") or n_train)

@@ -131,7 +131,7 @@ def training(page: Page) -> Section:
     blocks = panel(views)
     if blocks:
         blocks.append(Block("caption", (
-            f"Means over n = {page.n_replicas} replicas a trial (diverged ones left out, and counted "
+            f"Means over n = {page.times} replicas a trial (diverged ones left out, and counted "
             f"below); the best {len(best)} by validation risk in colour, with bands of ±2 standard errors over "
             "replicas. All other trials in grey."
         )))  # fmt: skip

@@ -149,13 +149,15 @@ def trials_table(page: Page) -> TableView:
         ("train_error", "training error", num), ("n_diverged", "diverged replicas", num),
         ("n_parameters", "parameters", num), *[(k, k, knob_value) for k in knobs], ("run_id", "MLflow run"),
     ]  # fmt: skip
+    if "half_width" in explore:  # trials that grow
+        show[7:7] = [("n_replicas", "replicas", num), ("half_width", "half-width", num)]
     best = page.tables.explore.dropna(subset=["selection_risk"]) if "selection_risk" in explore else explore.iloc[:0]
     key = str(best.sort_values(["selection_risk", "number"], kind="stable")["key"].iloc[0]) if len(best) else None
     order = ["selection_risk", "number"]
     view = table_view(
         explore.sort_values(order, kind="stable") if "selection_risk" in explore else explore,
         show, title="all trials", most=2000, sortable=True, best=key,
-        caption=f"One row a trial, n = {page.n_replicas} replicas each, by validation risk; the best is marked.",
+        caption=f"One row a trial, n = {page.times} replicas each, by validation risk; the best is marked.",
         link=page.link("trials.csv"),
     )  # fmt: skip
     rows = []

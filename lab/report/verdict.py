@@ -101,10 +101,10 @@ def _what_would_change_it(page: Page) -> str:
     factor = (half / margin) ** 2 if margin > 0 else math.inf
     if not 1 < factor <= MOST_TIMES:
         return f"What would settle it: the share lies so near {percent(line)} that more replicas alone are unlikely to."
-    n, most = math.ceil(factor * page.n_resamples), _most_sets(page)
+    n, most = math.ceil(factor * page.n_judged), _most_sets(page)
     told = (
         f"What would settle it: a narrower interval, clear of {percent(line)}. Its width shrinks with the square root "
-        f"of the number of training sets, so about {n} instead of {page.n_resamples} would do if the share stays"
+        f"of the number of training sets, so about {n} instead of {page.n_judged} would do if the share stays"
     )
     return f"{told}." if n <= most else f"{told}; the pool has {most:g} disjoint ones of this size."
 

@@ -111,7 +111,8 @@ class Coordinator:
 
     def explore(self) -> None:
         """Evaluate trials until the planned number of them is done."""
-        n_confirm = 1 + len(self._sizes(self.study.config({name: d.at(0.5) for name, d in self.study.space.items()})))
+        sizes = self._sizes(self.study.config({name: d.at(0.5) for name, d in self.study.space.items()}))
+        n_confirm = self.study.n_confirm + len(sizes)
         self.progress.begin(n_done=self.n_told, n_total=max(self.n_planned, len(self._ids)) + n_confirm)
         self.progress.best = self._best_text()
         self._drive(self._refill)
@@ -192,37 +193,49 @@ class Coordinator:
     # -- confirm
 
     def confirm(self) -> None:
-        """Measure the best configuration again on resamples and seeds that the search never saw, at several sizes.
+        """Measure the best configurations again on resamples and seeds that the search never saw, one at several sizes.
 
-        The confirmation of explore trial 23 is confirm-0023; its learning curve is learning_curve-2301 and so on.
+        The confirmation of explore trial 23 is confirm-0023; its learning curve is learning_curve-2301 and so on. If
+        several are confirmed, it is the best of them by its confirmation that gets the learning curve.
         """
-        best = self.results.best
-        if best is None:
+        tasks = [self._confirm_task(trial) for trial in ledger.best_trials(self._trials(), self.study.n_confirm)]
+        if not tasks:
             return
-        tasks = self._confirm_tasks(best)
-        self.confirmed = tasks[0].key
+        best = tasks[0]
+        if len(tasks) > 1:
+            self._measure(tasks)
+            found = self.results.confirmed()
+            best = min(tasks, key=lambda task: found.get(task.key, math.inf))
+        self.confirmed = best.key
+        self._measure([best, *self._curve_tasks(best)])
+
+    def _measure(self, tasks: list[Task]) -> None:
+        """Carry out what is missing of these tasks."""
         done = self.results.settled()
         missing = [task for task in tasks if task.key not in done]
         self._queue.extend(missing)
         self.progress.n_total = self.progress.n_done + len(missing)
         self._drive(lambda: None)
 
-    def _confirm_tasks(self, best: FrozenTrial) -> list[Task]:
-        """Return the confirmation and its learning curve, longest first."""
-        replication = self.study.replication
-        config = _plain(self.study, best.params)
-        whole = dataclasses.replace(
-            self.common, phase="confirm", number=best.number, config=config, variant=_variant(best.params),
-            first_resample=replication.most[0], first_init=replication.most[1],
-            first_noise=replication.n_noise_draws,
+    def _confirm_task(self, trial: FrozenTrial) -> Task:
+        """Return the confirmation of a trial: beyond all that any trial of the search can come to have."""
+        first_resample, first_init = self.study.replication.most
+        return dataclasses.replace(
+            self.common, phase="confirm", number=trial.number, config=_plain(self.study, trial.params),
+            variant=_variant(trial.params), first_resample=first_resample, first_init=first_init,
+            first_noise=self.study.replication.n_noise_draws,
         )  # fmt: skip
+
+    def _curve_tasks(self, whole: Task) -> list[Task]:
+        """Return the learning curve of a confirmed configuration, longest first."""
         curve = [
             dataclasses.replace(
-                whole, phase="learning_curve", number=best.number * 100 + k, config=config | {"n_train": n_train}
+                whole, phase="learning_curve", number=whole.number * 100 + k,
+                config=dict(whole.config) | {"n_train": n_train},
             )
-            for k, n_train in self._sizes(TrialConfig(**config)).items()
-        ]
-        return [whole, *sorted(curve, key=lambda task: -task.config["n_train"])]
+            for k, n_train in self._sizes(TrialConfig(**whole.config)).items()
+        ]  # fmt: skip
+        return sorted(curve, key=lambda task: -task.config["n_train"])
 
     def _sizes(self, config: TrialConfig) -> dict[int, int]:
         """Return index → n_train of the learning curve, without the whole size (that is the confirmation's)."""

@@ -4,7 +4,7 @@ import contextlib
 import json
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from lab.search.samplers import make_sampler
 from lab.spec import Study
 from lab.storage import Home
 
-GROWING = ("n_trials",)  # what may differ between the study file and the stored study
+GROWING = ("n_trials", "n_confirm")  # what may differ between the study file and the stored study
 TRIED = ("finished", "diverged", "infeasible", "failed")
 
 
@@ -79,7 +79,7 @@ def open_study(
         if changes:
             raise SpecChanged(
                 f"study {name} differs from the one stored under its name ({'; '.join(changes)}): "
-                "undo the change, or save the study file under another name (only n_trials may change)"
+                "undo the change, or save the study file under another name (only n_trials and n_confirm may change)"
             )
     elif len(stored.get_trials(deepcopy=False)) or len(stored.directions) != len(directions):
         raise StorageError(f"study {name} in the search state was not made by this lab: use another name")
@@ -99,6 +99,16 @@ def best_trial(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
     return min(complete, key=lambda t: (sum(t.values), t.number), default=None)
 
 
+def best_trials(trials: Sequence[FrozenTrial], n: int) -> list[FrozenTrial]:
+    """Return the n trials with the lowest objectives, as `best_trial` compares them, of different configurations."""
+    complete = sorted((t for t in trials if t.state == TrialState.COMPLETE), key=lambda t: (sum(t.values), t.number))
+    different: list[FrozenTrial] = []
+    for trial in complete:
+        if all(trial.params != other.params for other in different):
+            different.append(trial)
+    return different[:n]
+
+
 def describe(trial: FrozenTrial, objective: str | Sequence[str]) -> dict[str, Any]:
     """Return a trial that is done as plain values: number, run_id, params, what was measured, the objectives."""
     names = [objective] if isinstance(objective, str) else list(objective)
@@ -111,6 +121,12 @@ def describe(trial: FrozenTrial, objective: str | Sequence[str]) -> dict[str, An
     objectives = dict(zip(names, trial.values, strict=True))
     identity = {"number": trial.number, "run_id": trial.user_attrs.get("run_id"), "params": dict(trial.params)}
     return identity | measured | objectives
+
+
+def targets(measured: Iterable[Mapping[str, Any]]) -> dict[str, int] | None:
+    """Return how many trials that grew are as sure as was asked, of how many; None if none had a target."""
+    reached = [bool(values["target_reached"]) for values in measured if "target_reached" in values]
+    return {"reached": sum(reached), "trials": len(reached)} if reached else None
 
 
 def outcome_counts(trials: Sequence[FrozenTrial]) -> dict[str, int]:
@@ -200,6 +216,7 @@ def _status(database: optuna.storages.RDBStorage, home: Home, name: str) -> dict
         "n_planned": spec.get("n_trials"),
         "objective": spec.get("objective"),
         "counts": outcome_counts(trials),
+        "targets": targets([t.user_attrs for t in trials]),
         "n_unfinished": sum(t.state == TrialState.RUNNING for t in trials),
         "n_spooled": len(spool.pending(home, name)),
         "best": None if best is None else describe(best, spec["objective"]),

@@ -24,6 +24,7 @@ from lab.storage import Home, forget
 MEASURED = (
     "n_parameters", "seconds", "n_diverged", "val_risk", "val_error", "bias_sq", "bias_sq_lo", "bias_sq_hi", "variance",
     "variance_lo", "variance_hi", "variance_resample", "variance_init", "variance_interaction",
+    "n_resamples", "n_inits", "half_width", "target_reached",  # of a trial that grows
 )  # fmt: skip
 
 
@@ -40,6 +41,8 @@ class Results:
 
     def settle(self, outcome: Outcome) -> None:
         """Take an outcome on: it is told now, published now or later, and then forgotten."""
+        if outcome.phase == "confirm" and outcome.status in ("finished", "diverged"):
+            self.stored.set_user_attr("confirmed", self.confirmed() | {outcome.key: sum(self._values(outcome))})
         self._waiting[outcome.directory] = outcome
         self.publisher.publish(outcome.directory)
         self.collect()
@@ -75,6 +78,14 @@ class Results:
         known = self.stored.user_attrs.get("runs", {}) if run_ids is None else run_ids
         return {*known, *(outcome.key for outcome in self._waiting.values())}
 
+    def confirmed(self) -> dict[str, float]:
+        """Return key → objective (of a pair, the sum) of the confirmations."""
+        return dict(self.stored.user_attrs.get("confirmed", {}))
+
+    def _values(self, outcome: Outcome) -> list[float]:
+        final = outcome.json("metrics.json")["final"]
+        return [float(final[f"objective_{k}"]) for k in range(len(self.stored.directions))]
+
     def _tell(self, outcome: Outcome, run_id: str | None) -> None:
         if outcome.phase != "explore" or outcome.number in self._told:
             return
@@ -84,9 +95,8 @@ class Results:
             attrs["reason"] = outcome.reason
         values = None
         if outcome.status in ("finished", "diverged"):
-            final = outcome.json("metrics.json")["final"]
-            attrs |= self._measured(final)
-            values = [float(final[f"objective_{k}"]) for k in range(len(self.stored.directions))]
+            attrs |= self._measured(outcome.json("metrics.json")["final"])
+            values = self._values(outcome)
         failpoints.hit("tell")
         for name, value in attrs.items():
             failpoints.hit("tell.attr")

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lab.analysis.case import chosen
 from lab.analysis.learning_curve import (
     CURVE,
     Extrapolation,
@@ -47,6 +48,21 @@ class TestTable:
         assert curve["phase"].tolist() == ["learning_curve", "learning_curve", "confirm"]
         assert list(curve.columns) == CURVE
         assert curve["variance"].isna().all()
+
+    def test_of_several_confirmed_configurations_the_one_that_came_out_best_counts(self):
+        shared = dict(phase="confirm", n_train=100, risk=0.5, bias_sq=0.3, variance=0.2, n_confirm=3)
+        confirm = [
+            shared | {"key": f"confirm-{k}", "number": k, "started": float(k), "width": width, "objective_0": objective}
+            for k, (width, objective) in enumerate([(8, 0.4), (16, 0.3), (32, 0.35)])
+        ]
+        sizes = [
+            shared | {"key": f"size-{width}", "phase": "learning_curve", "n_train": 50, "width": width, "started": 9.0}
+            for width in (16, 32)
+        ]
+        trials = pd.DataFrame(confirm + sizes)
+        assert learning_curve(trials)["key"].tolist() == ["size-16", "confirm-1"]
+        assert chosen(trials)["key"] == "confirm-1"
+        assert chosen(trials.assign(n_confirm=1))["key"] == "confirm-2"  # the newest
 
     def test_only_runs_of_the_newest_confirmed_configuration_count(self):
         old = [runs([150], "confirm", width=16), runs([106, 75], "learning_curve", width=16)]

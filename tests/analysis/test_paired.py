@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lab.analysis.decomposition import decompose
-from lab.analysis.paired import COLUMNS, paired_difference, unpaired_difference
+from lab.analysis.paired import COLUMNS, common, paired_difference, unpaired_difference
 
 
 def trial(rng, common, shift, D=6, I=4, N=60):  # noqa: E741
@@ -35,6 +35,16 @@ def test_what_is_common_cancels_from_the_interval(two_trials):
     apart = unpaired_difference(decompose(a, labels).to_dict(), decompose(b, labels).to_dict(), ("variance",)).iloc[0]
     assert row["difference"] == pytest.approx(apart["difference"])
     assert row["hi"] - row["lo"] < 0.2 * (apart["hi"] - apart["lo"])
+
+
+def test_trials_of_different_sizes_are_paired_where_they_have_the_same_training_sets_and_seeds(two_trials):
+    a, b, labels = two_trials
+    pair = common(a[:4], b[:, :3])
+    assert [f.shape[:2] for f in pair] == [(4, 3), (4, 3)]
+    row = paired_difference(*pair, labels).iloc[0]
+    assert (row["n_resamples"], row["n_inits"], row["n_replicas"]) == (4, 3, 12)
+    np.testing.assert_array_equal(pair[0], a[:4, :3])
+    np.testing.assert_array_equal(pair[1], b[:4, :3])
 
 
 def test_a_trial_does_not_differ_from_itself(two_trials):

@@ -5,7 +5,7 @@ import json
 import optuna
 import pytest
 
-from lab import search, spool, storage
+from lab import growth, search, spool, storage
 from lab.errors import SpecChanged, SpecError, StorageError, StudyInUse
 from lab.search import database as databases
 from lab.search import session
@@ -190,3 +190,43 @@ def test_status_tells_how_a_study_stands(home, monkeypatch):
     assert row["best"]["val_risk"] == min(t.values[0] for t in stored(home))
     with pytest.raises(SpecError, match="choose one of toy"):
         search.status(home, "tay")
+
+
+def test_the_best_few_are_confirmed_and_the_best_of_these_gets_the_learning_curve(home):
+    study = toy(n_trials=6, n_confirm=3)
+    summary = run(study, home)
+    records = runs(home)
+    explored = sorted(stored(home), key=lambda t: t.value)
+    confirmed = {key: record for key, record in records.items() if key.startswith("confirm")}
+    assert set(confirmed) == {f"confirm-{t.number:04d}" for t in explored[:3]}
+    objective = {key: record["metrics"]["final"]["objective_0"] for key, record in confirmed.items()}
+    assert summary.confirmed == min(objective, key=objective.get)
+    curve = [record["config"] for key, record in records.items() if key.startswith("learning_curve")]
+    winner = confirmed[summary.confirmed]["config"]["config"]
+    assert [c["config"] | {"n_train": 40} for c in curve] == [winner] * len(curve)
+    assert run(study, home).n_trained == 0
+
+
+def test_more_may_be_confirmed_later(home):
+    assert run(toy(), home).n_trained == 4 + 2
+    again = run(toy(n_confirm=2), home)
+    assert again.n_trained in (1, 2)  # another confirmation, and a learning curve if it came out better
+    assert len([key for key in runs(home) if key.startswith("confirm")]) == 2
+
+
+def test_a_study_that_grows_is_confirmed_beyond_all_that_its_trials_may_come_to_have(home, monkeypatch):
+    monkeypatch.setattr(growth, "following", lambda plan, shape, found: "cap" if shape == (4, 4) else (4, 4))
+    plan = Replication("bootstrap", 3, 3, target_half_width=1e-6, max_resamples=5, max_inits=4, max_replicas=16)
+    study = toy(replication=plan, learning_curve=())
+    summary = run(study, home)
+    records = runs(home)
+    for record in records.values():
+        used, final = record["config"]["replication"], record["metrics"]["final"]
+        assert (final["n_resamples"], final["n_inits"], final["n_replicas"]) == (4, 4, 16)
+        assert (used["n_resamples"], used["n_inits"]) == (4, 4)
+    confirm = records[summary.confirmed]["config"]
+    assert (confirm["first_resample"], confirm["first_init"]) == (5, 4)
+    trial = stored(home)[0].user_attrs
+    assert (trial["n_resamples"], trial["n_inits"], trial["target_reached"]) == (4, 4, 0)
+    (row,) = search.status(home)
+    assert row["targets"] == {"reached": 0, "trials": 4}
