@@ -27,6 +27,23 @@ class TestChecks:
         assert self.status(trials(found, run(0.21, 0.05)), name)[0] == "ok"
         assert self.status(trials(found, run(0.40, 0.05)), name)[0] == "attention"
 
+    def test_how_many_trials_are_as_sure_as_asked_and_why_the_others_stopped(self):
+        plan = SPEC["replication"] | {"target_half_width": 0.01, "target_term": "bias_sq", "max_resamples": 8,
+                                      "max_inits": 8, "max_replicas": 64}  # fmt: skip
+        name, spec = "trials as sure as asked", SPEC | {"replication": plan}
+        grown = [
+            run(0.3, 0.05, phase="explore", number=k, stopped=why, target_reached=float(why == "reached"))
+            for k, why in enumerate(["reached", "cap", "test set", "cap"])
+        ]
+        rows = checks_table(diagnose(trials(*grown), study="s", spec=spec, data=DATA)).set_index("name")
+        assert rows.loc[name, ["status", "measured"]].tolist() == ["attention", "1 of 4"]
+        assert rows.loc[name, "threshold"] == "half the interval of bias² + noise at most 0.01"
+        assert "2 stopped as the plan allows no more replicas" in rows.loc[name, "note"]
+        assert "1 stopped as the test set alone" in rows.loc[name, "note"]
+        assert "--set max_inits=16 --set max_replicas=128" in rows.loc[name, "command"]
+        assert self.status(trials(grown[0]), name, spec=spec) == ("ok", "1 of 1")
+        assert name not in set(checks_table(diagnose(trials(run(0.3, 0.05)), spec=SPEC, data=DATA))["name"])
+
     def test_no_better_than_guessing_fails(self):
         assert self.status(trials(run(0.3, 0.05)), "better than guessing")[0] == "ok"
         assert self.status(trials(run(0.8, 0.1)), "better than guessing")[0] == "fail"  # guessing: 0.9
