@@ -29,7 +29,8 @@ TABLE = ["target", "knob", "importance", "importance_lo", "importance_hi", "rank
 DIRECTION = ["value", "mean", "lo", "hi", "n_trials"]
 RELIABLE, ROUGH = 0.6, 0.2
 MIN_TRIALS = 10
-N_FOLDS, N_SPLITS, N_SHUFFLES, N_BOOTSTRAPS, N_TREES = 5, 3, 5, 40, 60
+N_FOLDS, N_SHUFFLES, N_BOOTSTRAPS, N_TREES = 5, 5, 40, 60
+N_SPLITS, ENOUGH_OF_SPLITS = 3, 600  # into folds; fewer with so many trials that one split says it as surely
 N_TREES_OF_BOOTSTRAP = 12  # the bands average 40 such forests
 N_GRID = 9  # values of a knob at which a dependence is evaluated
 MOST_BACKGROUND = 200  # trials that a partial dependence is averaged over
@@ -137,7 +138,8 @@ def _out_of_fold(design: _Design, seed: int, place: int) -> tuple[np.ndarray, np
     """Return, for each trial, its squared error (n,) and its growth when each knob is shuffled (n, K)."""
     n, n_knobs = design.values.shape
     residual_sq, growth = np.zeros(n), np.zeros((n, n_knobs))
-    for split in range(N_SPLITS):
+    n_splits = min(max(ENOUGH_OF_SPLITS // n, 1), N_SPLITS)
+    for split in range(n_splits):
         rng = generator(seed, "analysis", place, split)
         fold_of = rng.permutation(n) % N_FOLDS
         for fold in range(N_FOLDS):
@@ -155,9 +157,9 @@ def _out_of_fold(design: _Design, seed: int, place: int) -> tuple[np.ndarray, np
                     blocks.append(shuffled)
             predicted = forest.predict(fitted, np.concatenate(blocks)).reshape(len(blocks), -1)
             errors = (predicted - design.log_target[out]) ** 2
-            residual_sq[out] += errors[0] / N_SPLITS
+            residual_sq[out] += errors[0] / n_splits
             worse = errors[1:].reshape(n_knobs, N_SHUFFLES, -1).mean(axis=1) - errors[0]
-            growth[out] += worse.T / N_SPLITS
+            growth[out] += worse.T / n_splits
     return residual_sq, growth
 
 

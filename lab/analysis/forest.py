@@ -4,6 +4,7 @@ For the hundreds of forests of `lab.analysis.attribution`, each of some dozen tr
 """
 
 import numpy as np
+import sklearn
 from sklearn.tree import DecisionTreeRegressor
 
 LEAVES = 100  # about as many a tree with many trials: finer ones cost time and predict no better
@@ -29,6 +30,7 @@ def grow(
         max_features: The share of knobs that a split chooses among.
     """
     rng = np.random.default_rng(seed)
+    checks = {"assume_finite": True, "skip_parameter_validation": True}  # of each tree: a quarter of the time
     values_NK = np.ascontiguousarray(values_NK, dtype=np.float32)  # what the trees store
     target_N1 = np.ascontiguousarray(target_N[:, None], dtype=np.float64)
     n, trees = len(target_N1), []
@@ -37,7 +39,8 @@ def grow(
         tree = DecisionTreeRegressor(
             min_samples_leaf=max(2, n // LEAVES), max_features=max_features, random_state=int(rng.integers(2**31))
         )
-        trees.append(tree.fit(values_NK, target_N1, sample_weight=weight_N, check_input=False))
+        with sklearn.config_context(**checks):
+            trees.append(tree.fit(values_NK, target_N1, sample_weight=weight_N, check_input=False))
     return trees
 
 

@@ -125,6 +125,39 @@ def test_without_javascript_numbers_can_be_read_and_nothing_empty_takes_room(ope
     assert page.locator("#capacity table tbody tr").first.is_visible()
 
 
+def test_in_print_every_section_is_there_with_its_answer_and_what_only_a_screen_needs_is_not(opened):
+    page = opened("healthy", width=794)  # A4 at 96 dots an inch
+    page.emulate_media(media="print")
+    shown = page.evaluate("""() => [...document.querySelectorAll("main section")].map((s) => [
+      s.id, s.querySelector("h2").checkVisibility(), s.querySelector(".answer").getBoundingClientRect().height > 10,
+      s.getBoundingClientRect().right <= innerWidth + 0.5,
+    ])""")
+    assert len(shown) == page.locator("main section").count() >= 13
+    assert [row for row in shown if not all(row)] == []
+    assert page.locator(".cmd code").first.is_visible()
+    assert not any(page.locator(what).first.is_visible() for what in ("nav", "button.copy", "#filter"))
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_is_drawn_outside_the_frame_of_its_figure(opened, width):
+    """Points of every trace lie in the frame; what plotly cuts off at the frame's edge would be out of it here."""
+    page = opened("healthy", width=width)
+    page.evaluate(DRAW_ALL)
+    cut = page.evaluate("""() => {
+      const found = [];
+      for (const plot of document.querySelectorAll(".plot")) {
+        const frame = plot.getBoundingClientRect();
+        for (const point of plot.querySelectorAll(".points path.point, .bars path, .legend text")) {
+          const box = point.getBoundingClientRect();
+          if (box.left < frame.left - 1 || box.right > frame.right + 1 || box.top < frame.top - 1 ||
+              box.bottom > frame.bottom + 1) found.push([plot.dataset.figure, box.left - frame.left]);
+        }
+      }
+      return found;
+    }""")
+    assert cut == []
+
+
 def test_in_print_every_figure_is_drawn_on_white(opened, tmp_path):
     page = opened("healthy", scheme="dark")
     pdf = page.pdf(path=str(tmp_path / "page.pdf"))
