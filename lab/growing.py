@@ -190,6 +190,7 @@ def joined(pieces: Sequence[Piece], shape: Shape, k: int) -> "Evaluation":
         diverged_R,
         {name: predictions(values_RNC) for name, values_RNC in shifted.items()},
         by_name(lambda step: step.signals),
+        by_name(lambda step: step.weights),
     )
 
 

@@ -13,7 +13,7 @@ import math
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import lab
+from lab import weights
 
 if TYPE_CHECKING:
     from lab.data.pool import Dataset
@@ -64,6 +65,7 @@ class Trained:
     losses: Mapping[str, dict[str, Any] | None] = field(default_factory=dict)  # of other losses, on the test set
     seconds: float = math.nan  # of training, over all attempts that went on from another
     growth: "Growth | None" = None
+    weights: Mapping[str, np.ndarray] = field(default_factory=dict)  # at the end, see lab.training.scores.Evaluation
 
     @property
     def probabilities_DINC(self) -> np.ndarray:
@@ -71,8 +73,10 @@ class Trained:
         return np.exp(self.log_probabilities_DINC)
 
 
-def results(task: "Task", dataset: "Dataset", trained: Trained, *, seconds: float) -> dict[str, bytes]:
-    """Return the files of a trial that was trained, by name."""
+def results(
+    task: "Task", dataset: "Dataset", trained: Trained, *, seconds: float, note: Callable[[str], None]
+) -> dict[str, bytes]:
+    """Return the files of a trial that was trained, by name. `note` is told what is left out."""
     files = {
         "curves.parquet": curves(task, trained),
         "decomposition.json": as_json(decomposition(trained)),
@@ -85,7 +89,12 @@ def results(task: "Task", dataset: "Dataset", trained: Trained, *, seconds: floa
         files["signals.parquet"] = signals(trained)
     # the report shows them, and is built from the run history alone; of every trial they would be a burden
     images = examples(dataset, trained) if task.phase == "confirm" else None
-    return files if images is None else files | {"examples.npz": images}
+    if images is not None:
+        files["examples.npz"] = images
+    kept, left_out = weights.of_trial(task, trained)
+    if left_out is not None:
+        note(left_out)
+    return files if kept is None else files | {weights.FILE: kept}
 
 
 def as_json(value: Any) -> bytes:

@@ -1,4 +1,4 @@
-"""The command line: python -m lab.study list | run | status | report | ui | publish | verify | decompose.
+"""The command line: python -m lab.study list | run | status | report | ui | publish | verify | and others.
 
 Nothing else stands here: `python -m` loads this file as `__main__`, and worker processes load it again. Whatever is
 heavy is imported by the command that needs it, so that --help and list answer at once.
@@ -72,7 +72,10 @@ def build_parser() -> argparse.ArgumentParser:
     ui.add_argument("--open", action="store_true", help="open both pages in the browser")
     publish = command("publish", _publish, "send to MLflow what a run could not send, e.g. to a server that was away")
     verify = command("verify", _verify, "check every file and record of a stored study")
-    for sub in (publish, verify):
+    export = command("export-weights", _export_weights, "write the weights of a confirmed trial as safetensors files")
+    export.add_argument("--trial", type=int, metavar="N", help="a confirmed trial (default: the one confirmed last)")
+    export.add_argument("--out", metavar="DIR", help="the folder to write (default: reports/NAME/weights)")
+    for sub in (publish, verify, export):
         sub.add_argument("name", help="the name it is stored under")
     for sub in (status, ui, publish, verify):
         _add_storage(sub)
@@ -349,6 +352,17 @@ def _verify(args: argparse.Namespace) -> tuple[int, Any]:
     if not found.damage:
         _say(f"{args.name}: {found.n_records} records and {found.n_files} files are as they were written")
     return StorageError.exit_code if found.damage else 0, found.to_dict()
+
+
+def _export_weights(args: argparse.Namespace) -> tuple[int, Any]:
+    from lab import export
+
+    name, out = check_name(args.name, "study"), None if args.out is None else Path(args.out)
+    done = export.export(name, home=Home.here(), trial=args.trial, out=out)
+    _say(f"{_shown(done.folder)}: {done.n_replicas} replicas of {done.key}")
+    if done.note:
+        _say(f"note: {done.note}")
+    return 0, done._asdict() | {"folder": str(done.folder)}
 
 
 def _ui(args: argparse.Namespace) -> tuple[int, Any]:

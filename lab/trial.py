@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab import failpoints, growing, outcome, own_families, spool, storage
+from lab import failpoints, growing, outcome, own_families, spool, storage, weights
 from lab.course import Course, checkpoints, decomposed, taken_up
 from lab.errors import DataError, LabError, SpecError, StorageError
 from lab.growing import Rectangle
@@ -121,7 +121,7 @@ def _write(
     try:
         trained = train()
         n_parameters, plan = trained.n_parameters, trained.replication
-        files |= outcome.results(task, dataset, trained, seconds=trained.seconds)
+        files |= outcome.results(task, dataset, trained, seconds=trained.seconds, note=events.append)
         status = "diverged" if trained.snapshots[-1].diverged_R.any() else "finished"
     except _Infeasible as error:
         status, reason = "infeasible", str(error)
@@ -181,7 +181,7 @@ def _train(
         steps = training.fit(
             config, dataset, plan, seed=task.spec["seed"], first_resample=task.first_resample + part.first_resample,
             first_init=task.first_init + part.first_init, first_noise=task.first_noise,
-            n_evaluations=task.spec["n_evaluations"], device=task.device,
+            n_evaluations=task.spec["n_evaluations"], device=task.device, keep_weights=weights.are_kept(task.phase),
             resume=resume, on_epoch=on_epoch, on_event=on_event,
         )  # fmt: skip
         for step in _begun(steps):
@@ -245,7 +245,14 @@ def _train_together(
     if any(state is not None for state in states):
         return None
     jobs = [
-        training.Job(TrialConfig.from_dict(t.config), t.replication, t.first_resample, t.first_init, t.first_noise)
+        training.Job(
+            TrialConfig.from_dict(t.config),
+            t.replication,
+            t.first_resample,
+            t.first_init,
+            t.first_noise,
+            keep_weights=weights.are_kept(t.phase),
+        )
         for t in tasks
     ]
 
@@ -303,5 +310,5 @@ def _trained(
     }
     return Trained(
         n_parameters, plan, course.snapshots, course.decompositions, validation, step.log_probabilities_test_DINC,
-        shifted, losses, seconds, growth,
+        shifted, losses, seconds, growth, step.weights,
     )  # fmt: skip

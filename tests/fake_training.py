@@ -35,6 +35,7 @@ class Evaluation:
     diverged_R: np.ndarray
     probabilities_shifted: dict[str, np.ndarray] = field(default_factory=dict)
     signals: dict[str, np.ndarray] = field(default_factory=dict)
+    weights: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def probabilities_test_DINC(self) -> np.ndarray:
@@ -75,6 +76,7 @@ def fit(
     first_noise: int = 0,
     n_evaluations: int = 20,
     device: str = "cpu",
+    keep_weights: bool = False,
     resume: Mapping[str, Any] | None = None,
     on_epoch: Callable[[Callable[[], dict[str, Any]]], None] | None = None,
     on_event: Callable[[str], None] | None = None,

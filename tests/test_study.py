@@ -43,6 +43,7 @@ def test_help_list_and_slips_import_nothing_heavy(project, words):
 def test_the_command_line_is_small():
     assert set(study.build_parser()._subparsers._group_actions[0].choices) == {
         "list", "run", "status", "report", "ui", "publish", "verify", "decompose",
+        "export-weights",
     }  # fmt: skip
 
 

@@ -5,6 +5,7 @@ Shape suffixes: R replicas, N examples, C classes, B batch.
 
 import functools
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -31,11 +32,13 @@ class Measured(NamedTuple):
             "attacked", the test set under attack, where it is measured.
         finite_R: Whether all weights are finite.
         signals: name → (R,), see `lab.training.health`.
+        weights: name → (R, …) of what was measured, where they are kept, see `Evaluation.weights`.
     """
 
     splits: dict[str, tuple[Errors, Array]]
     finite_R: NDArray[np.bool_]
     signals: Mapping[str, Array]
+    weights: Mapping[str, NDArray[np.float32]] = MappingProxyType({})
 
     def take(self, rows_S: NDArray[np.int64]) -> "Measured":
         """Return what was measured of these replicas."""
@@ -46,7 +49,8 @@ class Measured(NamedTuple):
             for name, (errors, probabilities) in self.splits.items()
         }
         signals = {name: values[rows_S] for name, values in self.signals.items()}
-        return Measured(splits, self.finite_R[rows_S], signals)
+        weights = {name: values[rows_S] for name, values in self.weights.items()}
+        return Measured(splits, self.finite_R[rows_S], signals, weights)
 
 
 def evaluation_epochs(n_epochs: int, n_evaluations: int) -> list[int]:
@@ -69,10 +73,11 @@ def evaluate(
     attack: Attack | None = None,
     corrupted: Pool | None = None,
     signals: Mapping[str, Array] | None = None,
+    keep_weights: bool = False,
 ) -> Measured:
     """Measure the replicas of a pack; `sets_R` says which training set each of them has.
 
-    Under an attack, and on corrupted test images, if these are given.
+    Under an attack, and on corrupted test images, if these are given. `keep_weights` adds a copy of the weights.
     """
     every_1N = torch.arange(sets.n_train, device=sets_R.device)[None]
 
@@ -98,7 +103,9 @@ def evaluate(
     if attack is not None:
         logits_RNC = _logits(pack, len(dataset.test.labels), attacked)
         splits["attacked"] = losses.errors(logits_RNC, dataset.test.labels[None])
-    return Measured(splits, pack.finite_R().cpu().numpy(), signals or {})
+    weights = pack.tensors() | sets.statistics(sets_R) if keep_weights else {}
+    kept = {name: value.to("cpu", torch.float32, copy=True).numpy() for name, value in weights.items()}
+    return Measured(splits, pack.finite_R().cpu().numpy(), signals or {}, kept)
 
 
 def _logits(pack: Pack, n: int, images: Callable[[slice, slice], Tensor]) -> Tensor:

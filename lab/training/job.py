@@ -10,7 +10,8 @@ from lab.spec import Replication
 class Job:
     """The replicas of one configuration: r = d·I + i has resample `first_resample + d`, init `first_init + i`.
 
-    With K draws of the label noise r = (d·I + i)·K + k, and k has the draw `first_noise + k`.
+    With K draws of the label noise r = (d·I + i)·K + k, and k has the draw `first_noise + k`. `keep_weights` asks for
+    the weights that the last evaluation is of.
     """
 
     config: TrialConfig
@@ -18,6 +19,7 @@ class Job:
     first_resample: int = 0
     first_init: int = 0
     first_noise: int = 0
+    keep_weights: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:

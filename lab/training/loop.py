@@ -47,6 +47,7 @@ def fit(
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
     pack_size: int | None = None,
+    keep_weights: bool = False,
     resume: State | None = None,
     on_epoch: OnEpoch | None = None,
     on_event: Callable[[str], None] | None = None,
@@ -57,7 +58,7 @@ def fit(
     the label noise r = (d·I + i)·K + k, and predictions have the shape (D, I, K, N, C). See `fit_many`, of which this
     is the case of one job.
     """
-    job = Job(config, replication, first_resample, first_init, first_noise)
+    job = Job(config, replication, first_resample, first_init, first_noise, keep_weights)
     for (evaluation,) in fit_many(
         [job], dataset, seed=seed, n_evaluations=n_evaluations, device=device, dtype=dtype, pack_size=pack_size,
         resume=resume, on_epoch=on_epoch, on_event=on_event,
@@ -114,7 +115,7 @@ def fit_many(
         Crew(network, members.take(rows), sets, seed=seed, device=target, dtype=dtype)
         for rows in _crew_rows(len(members), pack_size or strategy.pack_size(network, target), resume)
     ]
-    scores = [Scores(job.shape) for job in jobs]
+    scores = [Scores(job.shape, keep_weights=job.keep_weights) for job in jobs]
     if resume is not None:
         assert len(jobs) == 1
         scores[0].restore(part(resume, "scores."))
@@ -139,7 +140,7 @@ def fit_many(
             else:
                 crews[k : k + 1] = _halved(crews[k], on_event)
         crews = [crew for crew in crews if len(crew)]
-        yield [of_job.at(epoch) for of_job in scores]
+        yield [of_job.at(epoch, at_end=epoch == config.epochs) for of_job in scores]
 
 
 def _crew_rows(n_replicas: int, pack_size: int, resume: State | None) -> list[np.ndarray]:
@@ -216,7 +217,11 @@ def _evaluate(epoch: int, crew: Crew, sets: TrainingSets, dataset: Dataset, scor
     """Measure a crew, and let those leave that have diverged or stopped; the latter are measured at their best."""
     at_end, pack = epoch == crew.config.epochs, crew.shown()
     attack, corrupted = (crew.test_attack(), crew.corrupted(dataset.test)) if at_end else (None, None)
-    measured = evaluate(pack, crew.sets_R, sets, dataset, attack=attack, corrupted=corrupted, signals=crew.signals)
+    keep_weights = any(of_job.keeps_weights for of_job in scores)
+    measured = evaluate(
+        pack, crew.sets_R, sets, dataset, attack=attack, corrupted=corrupted, signals=crew.signals,
+        keep_weights=keep_weights and at_end,
+    )  # fmt: skip
     diverged_R, risk_R = _record(crew.members, measured, scores)
     leaves_R = diverged_R
     if crew.stopping is not None:
@@ -226,7 +231,9 @@ def _evaluate(epoch: int, crew: Crew, sets: TrainingSets, dataset: Dataset, scor
             rows_S = torch.from_numpy(rows).to(crew.sets_R.device)
             best, attack = crew.stopping.best(rows_S), crew.test_attack(rows_S)
             corrupted = crew.corrupted(dataset.test)
-            measured = evaluate(best, crew.sets_R[rows_S], sets, dataset, attack=attack, corrupted=corrupted)
+            measured = evaluate(
+                best, crew.sets_R[rows_S], sets, dataset, attack=attack, corrupted=corrupted, keep_weights=keep_weights
+            )
             _record(crew.members.take(rows), measured, scores)
         leaves_R = leaves_R | stops_R
     if leaves_R.any():

@@ -127,6 +127,10 @@ class Pack:
             {name: value[rows] for name, value in self.buffers.items()},
         )
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all weights and running statistics by name, (R, *shape), without a copy."""
+        return {name: value.detach() for name, value in {**self.weights, **self.buffers}.items()}
+
     def state(self) -> dict[str, Tensor]:
         """Return the tensors that training goes on from, without a copy: weights and running statistics."""
         return {"theta": self.theta_RP} | {f"buffer.{name}": value for name, value in self.buffers.items()}

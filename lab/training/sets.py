@@ -45,6 +45,10 @@ class TrainingSets:
         x = torch.from_numpy(to_float(images)).to(self._device, self._dtype)
         return (x - self._shift_DC11[index, None]) / self._scale_DC11[index, None]
 
+    def statistics(self, sets_R: Tensor) -> dict[str, Tensor]:
+        """Return what the images of these training sets are standardised with, `input.mean` and `input.std` (R, C)."""
+        return {"input.mean": self._shift_DC11[sets_R, :, 0, 0], "input.std": self._scale_DC11[sets_R, :, 0, 0]}
+
     def black(self, sets_R: Tensor) -> Tensor:
         """Return what the pixel value 0 is to the learners of these training sets, shape (R, 1, C, 1, 1)."""
         return (-self._shift_DC11 / self._scale_DC11).index_select(0, sets_R)[:, None]
