@@ -1,16 +1,11 @@
 """The weights of a confirmed configuration as files for torch: what is behind `export-weights`."""
 
-import hashlib
-import json
-import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from lab import history, weights
 from lab.errors import SpecError
-from lab.storage import Home, atomic_write_text, disk_errors, sync, temporary_of, write_synced
+from lab.storage import Home
 
 
 class Exported(NamedTuple):
@@ -46,36 +41,10 @@ def export(study: str, *, home: Home, trial: int | None = None, out: Path | None
         replicas, record = weights.unpacked(content)
     config = past.artifacts.json(key, "config.json")
     folder = out or home.reports / study / "weights"
-    if folder.exists() and not _is_export(folder):
+    if folder.exists() and not weights.is_folder(folder):
         raise SpecError(f"--out {folder}: it is there, and holds more than an export of weights: give another folder")
-    from safetensors.numpy import save
-
-    temporary = temporary_of(folder)
-    with disk_errors(f"cannot write {folder}"):
-        try:
-            temporary.mkdir(parents=True)
-            rows = []
-            for own, tensors in zip(record["replicas"], replicas, strict=True):
-                file = f"replica-{own['replica']:04d}.safetensors"
-                body = save({name: np.ascontiguousarray(value) for name, value in tensors.items()})
-                write_synced(temporary / file, body)
-                rows.append({"file": file} | own | {"sha256": hashlib.sha256(body).hexdigest(), "bytes": len(body)})
-            index = _index(study, key, config, replicas[0], rows, record["note"])
-            atomic_write_text(temporary / weights.INDEX, json.dumps(index, indent=1) + "\n")
-            if folder.exists():
-                shutil.rmtree(folder)
-            temporary.rename(folder)
-            sync(folder.parent)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-    return Exported(folder, key, len(rows), record["note"])
-
-
-def _is_export(folder: Path) -> bool:
-    """Return whether a folder holds what `export` writes and nothing else."""
-    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    return weights.INDEX in names and all(n == weights.INDEX or n.endswith(".safetensors") for n in names)
+    weights.write(folder, replicas, record["replicas"], _index(study, key, config, record["note"]))
+    return Exported(folder, key, len(replicas), record["note"])
 
 
 def _key(past: history.History, trial: int | None) -> str:
@@ -91,19 +60,13 @@ def _key(past: history.History, trial: int | None) -> str:
     return str(confirmed.sort_values("finished")["key"].iloc[-1])
 
 
-def _index(
-    study: str, key: str, config: dict[str, Any], tensors: dict[str, Any], rows: list[dict[str, Any]], note: str | None
-) -> dict[str, Any]:
+def _index(study: str, key: str, config: dict[str, Any], note: str | None) -> dict[str, Any]:
     return {
-        "format": weights.FORMAT,
         "study": study,
         "trial": key,
         "config": config["config"],
         "seed": config["seed"],
         "data": {name: config["data"][name] for name in ("name", "digest", "source", "class_names")},
         "image_shape": config["image_shape"],
-        "input": "(pixels in 0 … 1 − input.mean) / input.std, a channel each",
-        "tensors": {name: list(value.shape) for name, value in sorted(tensors.items())},
-        "replicas": rows,
         "note": note,
     }

@@ -67,6 +67,12 @@ class TrialConfig:
     dropout: float = _number(0.0, 0.0, 0.95)
     init_scheme: str = _option("he_normal", (*INIT_SCHEMES, "own"))  # own: as a module of the study file draws itself
     init_gain: float = _number(1.0, 0.0, 100.0)  # multiplies the standard deviation of the initial weights
+    weights: str = (
+        ""  # to start from: a folder of export-weights (seed i takes replica i modulo n), or one of its files
+    )
+    new_head: bool = False  # the output layer is drawn all the same, e.g. for other classes
+    frozen: float = _number(0.0, 0.0, 1.0)  # share of the blocks, from the first on, that stay as they are
+    head_rate_factor: float = _number(1.0, 0.0, 1e6)  # multiplies the learning rate of the output layer
     optimizer: str = _option("adam", OPTIMIZERS)
     learning_rate: float = _number(1e-3, 1e-9, 100.0)
     momentum: float = _number(0.9, 0.0, 0.9999)  # sgd only

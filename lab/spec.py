@@ -178,6 +178,14 @@ class Study:
             return max([variant.get(knob, shared) for variant in self.variants.values()], default=shared)
         return max(domain.options) if isinstance(domain, Choice) else domain.high
 
+    def values(self, knob: str) -> set[Value]:
+        """Return the values that a knob takes in this study, of those that are named in it."""
+        domain = self.space.get(knob)
+        if isinstance(domain, Choice):
+            return set(domain.options)
+        shared = self.fixed.get(knob, getattr(TrialConfig(), knob))
+        return {variant.get(knob, shared) for variant in self.variants.values()} or {shared}
+
     def to_dict(self) -> dict[str, Any]:
         """Return the specification as plain JSON values, for storage and comparison."""
         spec = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}

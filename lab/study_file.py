@@ -141,7 +141,7 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Value]:
 
 
 def _short(data: str) -> str:
-    """Return a data set as part of a study's name: of a path, its last component."""
+    """Return a data set or a value as part of a study's name: of a path, its last component."""
     return re.sub(r"[^A-Za-z0-9_.+-]", "-", data.rstrip("/").rpartition("/")[2].removeprefix("imagefolder:"))
 
 
@@ -168,7 +168,7 @@ def change(
         study = dataclasses.replace(study, data=data)
         parts.append(f"data={_short(data)}")
     changed = {name: value for name, value in sorted((settings or {}).items()) if _differs(study, name, value)}
-    parts += [f"{name}={value}" for name, value in changed.items()]
+    parts += [f"{name}={_short(str(value))}" for name, value in changed.items()]
     study = _with(study, changed)
     if smoke:
         study = _with(study.smoke(), changed)

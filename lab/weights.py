@@ -10,6 +10,7 @@ Shape suffixes: R replicas, C channels.
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lab.errors import SpecError
+from lab.knobs import FAMILIES
+from lab.storage import disk_errors, sync, temporary_of, write_synced
 
 if TYPE_CHECKING:
     from lab.outcome import Trained
@@ -82,17 +85,30 @@ def of_trial(task: "Task", trained: "Trained") -> tuple[bytes | None, str | None
         }
         for r in rows
     ]
-    return packed(trained.weights, rows, {"replicas": replicas, "note": note}), note
+    is_own = task.config.get("family") not in (None, *FAMILIES)
+    return packed(trained.weights, rows, {"replicas": replicas, "note": note}, is_own=is_own), note
 
 
-def packed(tensors_R: Mapping[str, NDArray[np.float32]], rows: Sequence[int], record: Mapping[str, Any]) -> bytes:
-    """Return a file with the weights of some replicas, given those of all as the lab names and stores them."""
+def packed(
+    tensors_R: Mapping[str, NDArray[np.float32]],
+    rows: Sequence[int],
+    record: Mapping[str, Any],
+    *,
+    is_own: bool = False,
+) -> bytes:
+    """Return a file with the weights of some replicas, given those of all as the lab names and stores them.
+
+    Those of a module of the user's own are torch's already.
+    """
     from safetensors.numpy import save
 
-    stacks = {
-        torch_name(name): np.stack([transposed(values[r]) if name.endswith(".weight") else values[r] for r in rows])
-        for name, values in tensors_R.items()
-    }
+    if is_own:
+        stacks = {name: values[list(rows)] for name, values in tensors_R.items()}
+    else:
+        stacks = {
+            torch_name(name): np.stack([transposed(values[r]) if name.endswith(".weight") else values[r] for r in rows])
+            for name, values in tensors_R.items()
+        }
     contiguous = {name: np.ascontiguousarray(stack, dtype=np.float32) for name, stack in stacks.items()}
     return save(contiguous, {"lab": json.dumps({"format": FORMAT} | dict(record))})
 
@@ -105,6 +121,58 @@ def unpacked(content: bytes) -> tuple[list[dict[str, NDArray[np.float32]]], dict
     stacks = load(content)
     n_replicas = len(next(iter(stacks.values())))
     return [{name: stack[r] for name, stack in stacks.items()} for r in range(n_replicas)], json.loads(header["lab"])
+
+
+def write(
+    folder: Path,
+    replicas: Sequence[Mapping[str, NDArray[np.float32]]],
+    rows: Sequence[Mapping[str, Any]],
+    record: Mapping[str, Any],
+) -> None:
+    """Write a folder with a file a replica and `weights.json`, whole or not at all; it replaces one that is there.
+
+    Args:
+        folder: Where.
+        replicas: The tensors of each replica by torch's names.
+        rows: What to note of each of them, `replica` among it: its number.
+        record: What to note of all of them.
+
+    Raises:
+        StorageError: The disk is full, or the folder cannot be written.
+    """
+    from safetensors.numpy import save
+
+    temporary = temporary_of(folder)
+    with disk_errors(f"cannot write {folder}"):
+        try:
+            temporary.mkdir(parents=True)
+            listed = []
+            for row, tensors in zip(rows, replicas, strict=True):
+                file = f"replica-{row['replica']:04d}.safetensors"
+                body = save({name: np.ascontiguousarray(value) for name, value in tensors.items()})
+                write_synced(temporary / file, body)
+                listed.append({"file": file, **row, "sha256": hashlib.sha256(body).hexdigest(), "bytes": len(body)})
+            index = {
+                "format": FORMAT,
+                **record,
+                "input": "(pixels in 0 … 1 − input.mean) / input.std, a channel each",
+                "tensors": {name: list(value.shape) for name, value in sorted(replicas[0].items())},
+                "replicas": listed,
+            }
+            write_synced(temporary / INDEX, (json.dumps(index, indent=1) + "\n").encode())
+            if folder.exists():
+                shutil.rmtree(folder)
+            temporary.rename(folder)
+            sync(folder.parent)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+
+def is_folder(folder: Path) -> bool:
+    """Return whether a folder holds what `write` writes and nothing else."""
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    return INDEX in names and all(name == INDEX or name.endswith(".safetensors") for name in names)
 
 
 def read(path: Path) -> Start:

@@ -45,4 +45,10 @@ def build(config: TrialConfig, image_shape: tuple[int, int, int], n_classes: int
     families = FAMILIES | _REGISTERED
     if config.family not in families:
         raise ValueError(f"unknown model family {config.family!r}: choose one of {', '.join(families)}")
-    return families[config.family](config, image_shape, n_classes)
+    network = families[config.family](config, image_shape, n_classes)
+    if network.is_own and (config.frozen or config.new_head or config.head_rate_factor != 1):
+        raise ValueError(
+            f"family {config.family!r}: frozen, new_head and head_rate_factor are for the lab's own families: "
+            "in a module, let parameters not require a gradient"
+        )
+    return network

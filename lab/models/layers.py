@@ -33,6 +33,7 @@ Tensors = Mapping[str, Tensor]
 
 BATCH_NORM_MOMENTUM = 0.1  # torch's default
 EPSILON = 1e-5  # torch's default
+HEAD = "output."  # what the names of the tensors of a head begin with
 GROUPS = 8  # of group norm, at the most; see `n_groups`
 
 
@@ -55,13 +56,16 @@ class Network(ABC):
     """A stack of R networks of one configuration, without weights: `n_blocks` blocks in a row, then a head.
 
     Attributes:
-        parameters: What is trained, in the order in which it is initialised.
+        parameters: What is initialised, in this order.
         buffers: Running statistics of batch normalisation, as name → shape of one replica.
         widest: The number of values of the largest activation map of one image, the input included.
         residual: Whether a layer adds its input to its output, see each family.
         n_blocks: The number of blocks.
         is_own: Whether it is a module of the user's (lab.models.own): unknown inside.
         why_alone: What keeps the R networks from running as one program; None: they do.
+
+    The first `n_frozen` blocks stay as they are: they are evaluated as after training (no dropout, batch norm by its
+    running statistics), and their tensors, statistics included, are constants among the weights.
     """
 
     residual_by_default = False
@@ -72,6 +76,7 @@ class Network(ABC):
         self.config = config
         self.parameters: list[Parameter] = []
         self.buffers: dict[str, tuple[int, ...]] = {}
+        self._block_of: dict[str, int] = {}  # name of a tensor → its block; those of the head are not in it
         self.widest = self.n_blocks = 0
         self.residual = self.residual_by_default if config.residual == "auto" else config.residual == "on"
 
@@ -90,8 +95,18 @@ class Network(ABC):
             images_RBCHW: A batch for each replica.
             dropout: Given when training; None in evaluation (no dropout, batch norm uses running statistics).
         """
+        return self.onward(self.features(weights, images_RBCHW), weights, buffers, dropout)
+
+    def features(self, weights: Tensors, images_RBCHW: Tensor) -> Tensor:
+        """Return what the frozen blocks make of images: the images themselves if none is frozen."""
         x = self.enter(images_RBCHW)
-        for k in range(self.n_blocks):
+        for k in range(self.n_frozen):
+            x = self.block(k, x, weights, weights, None)
+        return x
+
+    def onward(self, x: Tensor, weights: Tensors, buffers: Tensors, dropout: Dropout | None) -> Tensor:
+        """Return the logits (R, B, n_classes) of what `features` returned."""
+        for k in range(self.n_frozen, self.n_blocks):
             x = self.block(k, x, weights, buffers, dropout)
         return self.head(x, weights)
 
@@ -123,25 +138,45 @@ class Network(ABC):
         return BATCH_NORM_MOMENTUM
 
     @property
+    def n_frozen(self) -> int:
+        """The number of blocks, from the first on, that are not trained."""
+        return round(self.config.frozen * self.n_blocks)
+
+    def is_frozen(self, name: str) -> bool:
+        """Return whether a weight or a running statistic stays as it is."""
+        return self._block_of.get(name, self.n_blocks) < self.n_frozen
+
+    @property
+    def trained(self) -> list[Parameter]:
+        """What is trained, in the order of `parameters`."""
+        return [p for p in self.parameters if not self.is_frozen(p.name)]
+
+    @property
     def n_parameters(self) -> int:
         """The number of trained values of one network."""
-        return sum(torch.Size(p.shape).numel() for p in self.parameters)
+        return sum(torch.Size(p.shape).numel() for p in self.trained)
+
+    def _declare(self, parameter: Parameter) -> None:
+        self.parameters.append(parameter)
+        if not parameter.name.startswith(HEAD):
+            self._block_of[parameter.name] = self.n_blocks - 1
 
     def add_weight(self, name: str, shape: tuple[int, ...], *, fan_in: int, fan_out: int, n_bias: int) -> None:
         """Declare a weight and its bias, or no bias for `n_bias` 0."""
-        self.parameters.append(Parameter(f"{name}.weight", shape, "weight", fan_in, fan_out))
+        self._declare(Parameter(f"{name}.weight", shape, "weight", fan_in, fan_out))
         if n_bias:
-            self.parameters.append(Parameter(f"{name}.bias", (n_bias,), "bias", fan_in, fan_out))
+            self._declare(Parameter(f"{name}.bias", (n_bias,), "bias", fan_in, fan_out))
 
     def add_norm(self, name: str, n_channels: int) -> None:
         """Declare the scale, shift and running statistics of the normalisation that the configuration asks for."""
         if self.config.norm == "none":
             return
-        self.parameters.append(Parameter(f"{name}.scale", (n_channels,), "scale", n_channels, n_channels))
-        self.parameters.append(Parameter(f"{name}.shift", (n_channels,), "shift", n_channels, n_channels))
+        self._declare(Parameter(f"{name}.scale", (n_channels,), "scale", n_channels, n_channels))
+        self._declare(Parameter(f"{name}.shift", (n_channels,), "shift", n_channels, n_channels))
         if self.config.norm == "batch":
-            self.buffers[f"{name}.mean"] = (n_channels,)
-            self.buffers[f"{name}.var"] = (n_channels,)
+            for statistic in (f"{name}.mean", f"{name}.var"):
+                self.buffers[statistic] = (n_channels,)
+                self._block_of[statistic] = self.n_blocks - 1
 
     def norm(self, name: str, x_RBC: Tensor, weights: Tensors, buffers: Tensors, training: bool) -> Tensor:
         """Normalise activations (R, B, C) or (R, B, C, H, W) as `config.norm` says, each replica by itself."""

@@ -7,10 +7,11 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from lab import own_families, spool, storage, workers
+from lab import own_families, spool, storage, weights, workers
 from lab.errors import LabError, SpecError
 from lab.progress import Progress
 from lab.search import database as databases
@@ -76,6 +77,8 @@ def prepare(study: Study, *, data_dir: str | None = None, study_file: str | None
     from lab.data import resampling
 
     dataset = load_dataset(study.to_dict(), data_dir=data_dir, study_file=study_file)
+    for path in study.values("weights") - {""}:
+        weights.read(Path(str(path)))
     n_train = study.largest("n_train")
     assert isinstance(n_train, int)
     plan = study.replication

@@ -4,7 +4,7 @@ Shape suffixes: R replicas, N examples, C classes, B batch.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from lab.data.pool import Dataset, Pool
 from lab.training import losses
 from lab.training.attacks import Attack
+from lab.training.features import Features, Images
 from lab.training.losses import Array, Errors
 from lab.training.pack import Pack
 from lab.training.sets import TrainingSets
@@ -74,10 +75,12 @@ def evaluate(
     corrupted: Pool | None = None,
     signals: Mapping[str, Array] | None = None,
     keep_weights: bool = False,
+    features: Features | None = None,
 ) -> Measured:
     """Measure the replicas of a pack; `sets_R` says which training set each of them has.
 
     Under an attack, and on corrupted test images, if these are given. `keep_weights` adds a copy of the weights.
+    `features` are those of the frozen blocks, if there are any: what is not there yet is added.
     """
     every_1N = torch.arange(sets.n_train, device=sets_R.device)[None]
 
@@ -93,12 +96,17 @@ def evaluate(
         labels_B = torch.from_numpy(dataset.test.labels[part]).to(sets_R.device)
         return attack.view(rows)(pack.view(rows), images_RBCHW, labels_B.expand(len(images_RBCHW), -1))
 
-    splits = {"train": losses.errors(_logits(pack, sets.n_train, train), sets.labels_DN[sets_R.cpu().numpy()])}
+    def known(name: str, n: int, images: Images) -> Tensor | None:
+        return None if features is None else features.of(name, n, pack.view(slice(None)), images)
+
+    logits_RNC = _logits(pack, sets.n_train, train, known("train", sets.n_train, train))
+    splits = {"train": losses.errors(logits_RNC, sets.labels_DN[sets_R.cpu().numpy()])}
     pools = {"val": dataset.validation, "test": dataset.test}
     if corrupted is not None:
         pools["corrupted"] = corrupted
     for split, pool in pools.items():
-        logits_RNC = _logits(pack, len(pool.labels), functools.partial(held_out, pool))
+        images = functools.partial(held_out, pool)
+        logits_RNC = _logits(pack, len(pool.labels), images, known(split, len(pool.labels), images))
         splits[split] = losses.errors(logits_RNC, pool.labels[None])
     if attack is not None:
         logits_RNC = _logits(pack, len(dataset.test.labels), attacked)
@@ -108,8 +116,8 @@ def evaluate(
     return Measured(splits, pack.finite_R().cpu().numpy(), signals or {}, kept)
 
 
-def _logits(pack: Pack, n: int, images: Callable[[slice, slice], Tensor]) -> Tensor:
-    """Return logits (R, n, C) of `images(replicas, examples)`, a piece at a time.
+def _logits(pack: Pack, n: int, images: Images, features_RN: Tensor | None = None) -> Tensor:
+    """Return logits (R, n, C) of `images(replicas, examples)`, a piece at a time; from their features if given.
 
     How many examples a piece has depends on the network alone, so that rounding does not depend on the pack.
     """
@@ -120,5 +128,12 @@ def _logits(pack: Pack, n: int, images: Callable[[slice, slice], Tensor]) -> Ten
     for first in range(0, len(pack), n_rows):
         rows = slice(first, first + n_rows)
         network, weights, buffers = pack.view(rows)
-        by_rows.append(torch.cat([network.forward(weights, buffers, images(rows, part), None) for part in parts], 1))
+        pieces = []
+        for part in parts:
+            if features_RN is None:
+                x = network.features(weights, images(rows, part))
+            else:
+                x = network.enter(features_RN[rows, part])
+            pieces.append(network.onward(x, weights, buffers, None))
+        by_rows.append(torch.cat(pieces, 1))
     return torch.cat(by_rows)

@@ -83,7 +83,7 @@ def measure(pack: Pack, before_RP: Tensor, images_RBCHW: Tensor) -> dict[str, ND
 def _weights(pack: Pack) -> Iterator[tuple[str, slice]]:
     """Yield the layers that have a weight, in their order, and where it lies in theta."""
     start = 0
-    for parameter in pack.network.parameters:
+    for parameter in pack.network.trained:
         end = start + int(np.prod(parameter.shape))
         if parameter.kind == "weight":
             yield parameter.name.removesuffix(".weight"), slice(start, end)

@@ -202,7 +202,9 @@ def _one_step(crew: Crew, sets: TrainingSets, moment: Moment) -> None:
     if crew.attack is not None:
         images_RBCHW = crew.attack(pack, images_RBCHW, targets)
     crew.dropout.moment = moment
-    logits_RBC = pack.network.forward(pack.weights, pack.buffers, images_RBCHW, crew.dropout)
+    known = crew.known_batch(moment)
+    x = pack.network.features(pack.weights, images_RBCHW) if known is None else pack.network.enter(known)
+    logits_RBC = pack.network.onward(x, pack.weights, pack.buffers, crew.dropout)
     pack.differentiate(crew.criterion(logits_RBC, targets))
     if crew.l1_R1 is not None:
         pack.penalise(crew.l1_R1)
@@ -220,7 +222,7 @@ def _evaluate(epoch: int, crew: Crew, sets: TrainingSets, dataset: Dataset, scor
     keep_weights = any(of_job.keeps_weights for of_job in scores)
     measured = evaluate(
         pack, crew.sets_R, sets, dataset, attack=attack, corrupted=corrupted, signals=crew.signals,
-        keep_weights=keep_weights and at_end,
+        keep_weights=keep_weights and at_end, features=crew.features,
     )  # fmt: skip
     diverged_R, risk_R = _record(crew.members, measured, scores)
     leaves_R = diverged_R
@@ -231,9 +233,11 @@ def _evaluate(epoch: int, crew: Crew, sets: TrainingSets, dataset: Dataset, scor
             rows_S = torch.from_numpy(rows).to(crew.sets_R.device)
             best, attack = crew.stopping.best(rows_S), crew.test_attack(rows_S)
             corrupted = crew.corrupted(dataset.test)
+            features = None if crew.features is None else crew.features.take(rows_S)
             measured = evaluate(
-                best, crew.sets_R[rows_S], sets, dataset, attack=attack, corrupted=corrupted, keep_weights=keep_weights
-            )
+                best, crew.sets_R[rows_S], sets, dataset, attack=attack, corrupted=corrupted,
+                keep_weights=keep_weights, features=features,
+            )  # fmt: skip
             _record(crew.members.take(rows), measured, scores)
         leaves_R = leaves_R | stops_R
     if leaves_R.any():

@@ -36,13 +36,18 @@ class Optimizer:
     The fused calls are those of torch.optim, on rows of theta (R, P): every replica is updated as if alone.
     """
 
-    def __init__(self, configs_R: Sequence[TrialConfig], theta_RP: Tensor, *, n_steps: int) -> None:
+    def __init__(
+        self, configs_R: Sequence[TrialConfig], theta_RP: Tensor, *, n_steps: int, head: slice = slice(0)
+    ) -> None:
         """Take the weights of replicas that share the kind of optimiser; the whole training has `n_steps`.
+
+        The columns `head` move by `head_rate_factor` times what they would: every rule here is linear in the rate.
 
         Raises:
             ValueError: The optimiser or the schedule is unknown.
         """
         kind, self._n_steps = configs_R[0].optimizer, n_steps
+        self._head, self._head_factor = head, configs_R[0].head_rate_factor
         if kind not in MOMENTS:
             raise ValueError(f"unknown optimizer {kind!r}: choose sgd, adam or adamw")
         for config in configs_R:
@@ -78,9 +83,12 @@ class Optimizer:
         """Update the weights by their gradients."""
         gradient_RP = self._theta_RP.grad
         assert gradient_RP is not None
+        before_RP = self._theta_RP[:, self._head].clone() if self._head_factor != 1 else None
         for block in self._blocks:
             moments = [[moment_RP[block.rows]] for moment_RP in self.moments.values()]
             _update(block, [self._theta_RP[block.rows]], [gradient_RP[block.rows]], moments, block.rate(moment))
+        if before_RP is not None:
+            self._theta_RP[:, self._head].sub_(before_RP).mul_(self._head_factor).add_(before_RP)
 
 
 @dataclass

@@ -9,6 +9,7 @@ Shape suffixes: R replicas, S some of them, P parameters, U distinct starts.
 """
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -16,9 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lab import seeds
 from lab.knobs import TrialConfig
 from lab.models import Network
+from lab.models.layers import HEAD
+from lab.training.starts import start
 
 ALIGNMENT = 16  # values; rows of whole cache lines (64 bytes in float32), see `Pack`
 TINY = 1e-6  # added to the norm of a gradient before dividing by it, as torch.nn.utils.clip_grad_norm_ does
@@ -40,29 +42,38 @@ class Pack:
     has the same bits wherever in a pack it sits.
 
     Attributes:
-        theta_RP: All weights; its `grad` holds all gradients.
-        weights: name → (R, *shape), views into theta.
-        buffers: name → (R, *shape), running statistics.
+        theta_RP: All weights that are trained; its `grad` holds all gradients.
+        weights: name → (R, *shape), views into theta, and `frozen`.
+        buffers: name → (R, *shape), running statistics of what is trained.
+        frozen: name → (R, *shape), weights and running statistics of the blocks that are not trained.
     """
 
-    def __init__(self, network: Network, theta_RP: Tensor, buffers: Mapping[str, Tensor]) -> None:
-        """Take over weights (R, P), filled up or not, and running statistics (R, *shape)."""
+    def __init__(
+        self,
+        network: Network,
+        theta_RP: Tensor,
+        buffers: Mapping[str, Tensor],
+        frozen: Mapping[str, Tensor] = MappingProxyType({}),
+    ) -> None:
+        """Take over weights (R, P), filled up or not, running statistics (R, *shape), and what is frozen."""
         n_replicas, n_filled = len(theta_RP), -(-network.n_parameters // ALIGNMENT) * ALIGNMENT
         self.network = network
         if theta_RP.shape[1] != n_filled:
             theta_RP = F.pad(theta_RP, (0, n_filled - theta_RP.shape[1]))
         self.theta_RP = theta_RP
         self.theta_RP.grad = torch.zeros_like(theta_RP)
-        self.buffers = dict(buffers)
+        self.buffers, self.frozen = dict(buffers), dict(frozen)
         self.weights: dict[str, Tensor] = {}
         self._gradients: list[Tensor] = []
         start = 0
-        for parameter in network.parameters:
+        for parameter in network.trained:
             end = start + int(np.prod(parameter.shape))
             shape = (n_replicas, *parameter.shape)
             self.weights[parameter.name] = theta_RP[:, start:end].view(shape).detach().requires_grad_()
             self._gradients.append(self.theta_RP.grad[:, start:end].view(shape))
             start = end
+        self._trained = list(self.weights.values())
+        self.weights |= self.frozen
 
     @classmethod
     def start(
@@ -75,27 +86,33 @@ class Pack:
         device: torch.device,
         dtype: torch.dtype,
     ) -> "Pack":
-        """Draw the initial weights: replicas of equal scheme, gain and init index start equal."""
-        starts = [(c.init_scheme, c.init_gain, int(i)) for c, i in zip(configs_R, inits_R, strict=True)]
-        distinct = list(dict.fromkeys(starts))
-        values_U, buffers_U = zip(
-            *(network.initial(scheme, gain, seeds.generator(seed, "init", init)) for scheme, gain, init in distinct),
-            strict=True,
-        )
-        index_R = torch.tensor([distinct.index(start) for start in starts], device=device)
-        buffers = {}
-        for name in network.buffers:
-            value = torch.stack([buffers[name] for buffers in buffers_U]).index_select(0, index_R.cpu())
-            buffers[name] = value.to(device, dtype if value.is_floating_point() else value.dtype)
-        start_UP = torch.from_numpy(np.stack(values_U)).to(device, dtype)
-        return cls(network, start_UP.index_select(0, index_R), buffers)
+        """Give each replica its start (lab.training.starts): those of equal scheme, gain and init index start equal.
+
+        Raises:
+            SpecError: The configurations start from a file that does not fit.
+            ValueError: The initialisation scheme is unknown.
+        """
+        names = [(c.init_scheme, c.init_gain, int(i)) for c, i in zip(configs_R, inits_R, strict=True)]
+        distinct = dict(zip(names, configs_R, strict=True))
+        starts_U = [start(network, config, init, seed=seed) for (_, _, init), config in distinct.items()]
+        index_R = torch.tensor([list(distinct).index(name) for name in names])
+
+        def stacked(values_U: Sequence[Tensor]) -> Tensor:
+            value = torch.stack(list(values_U)).index_select(0, index_R)
+            return value.to(device, dtype if value.is_floating_point() else value.dtype)
+
+        trained = [p.name for p in network.trained]
+        theta_RP = stacked([torch.cat([of_one[name].flatten() for name in trained]) for of_one in starts_U])
+        others = {name: stacked([of_one[name] for of_one in starts_U]) for name in starts_U[0] if name not in trained}
+        frozen = {name: value for name, value in others.items() if network.is_frozen(name)}
+        return cls(network, theta_RP, {name: value for name, value in others.items() if name not in frozen}, frozen)
 
     def __len__(self) -> int:
         return len(self.theta_RP)
 
     def differentiate(self, summed_loss: Tensor) -> None:
         """Write the gradient of each replica's own loss to theta's gradient (R, P)."""
-        torch._foreach_copy_(self._gradients, torch.autograd.grad(summed_loss, list(self.weights.values())))
+        torch._foreach_copy_(self._gradients, torch.autograd.grad(summed_loss, self._trained))
 
     def penalise(self, l1_R1: Tensor) -> None:
         """Add to each replica's gradient that of its factor times the sum of its absolute weights."""
@@ -117,7 +134,8 @@ class Pack:
     def take(self, rows_S: Tensor) -> "Pack":
         """Return a copy of these replicas as a pack of their own."""
         buffers = {name: value.index_select(0, rows_S) for name, value in self.buffers.items()}
-        return Pack(self.network, self.theta_RP.index_select(0, rows_S), buffers)
+        frozen = {name: value.index_select(0, rows_S) for name, value in self.frozen.items()}
+        return Pack(self.network, self.theta_RP.index_select(0, rows_S), buffers, frozen)
 
     def view(self, rows: slice) -> View:
         """Return these replicas, without a copy."""
@@ -130,6 +148,11 @@ class Pack:
     def tensors(self) -> dict[str, Tensor]:
         """Return all weights and running statistics by name, (R, *shape), without a copy."""
         return {name: value.detach() for name, value in {**self.weights, **self.buffers}.items()}
+
+    def head(self) -> slice:
+        """Return the columns of theta that are the head's, which are its last."""
+        n_head = sum(int(np.prod(p.shape)) for p in self.network.trained if p.name.startswith(HEAD))
+        return slice(self.network.n_parameters - n_head, self.network.n_parameters)
 
     def state(self) -> dict[str, Tensor]:
         """Return the tensors that training goes on from, without a copy: weights and running statistics."""

@@ -21,7 +21,7 @@ class Stopping:
         self._patience_R = np.array(patience_R)
         self._lowest_R = np.full(len(pack), np.inf)
         self._n_worse_R = np.zeros(len(pack), dtype=np.int64)
-        self._network = pack.network
+        self._network, self._frozen = pack.network, pack.frozen
         self._best = {name: value.clone() for name, value in pack.state().items()}
 
     def update(
@@ -45,14 +45,18 @@ class Stopping:
         """Return these replicas as they were at their best evaluations."""
         taken = {name: value.index_select(0, rows_S) for name, value in self._best.items()}
         buffers = {name.removeprefix("buffer."): value for name, value in taken.items() if name != "theta"}
-        return Pack(self._network, taken["theta"], buffers)
+        frozen = {name: value.index_select(0, rows_S) for name, value in self._frozen.items()}
+        return Pack(self._network, taken["theta"], buffers, frozen)
 
     def keep(self, rows_S: Tensor) -> None:
         """Go on with these replicas alone."""
         rows = rows_S.cpu().numpy()
         self._patience_R, self._lowest_R = self._patience_R[rows], self._lowest_R[rows]
         self._n_worse_R = self._n_worse_R[rows]
-        self._best = {name: value.index_select(0, rows_S) for name, value in self._best.items()}
+        self._best, self._frozen = (
+            {name: value.index_select(0, rows_S) for name, value in tensors.items()}
+            for tensors in (self._best, self._frozen)
+        )
 
     def state(self) -> dict[str, Tensor]:
         """Return what training goes on from, without a copy."""

@@ -21,9 +21,10 @@ def pack_size(network: Network, device: torch.device) -> int:
     """
     if device.type != "cpu":
         return 2**20
-    if network.config.family == "resnet" or network.why_alone is not None:
+    only_head = network.n_frozen == network.n_blocks and not network.is_own  # of features that were computed before
+    if (network.config.family == "resnet" and not only_head) or network.why_alone is not None:
         return 1
-    if all(len(parameter.shape) <= 2 for parameter in network.parameters):
+    if only_head or all(len(parameter.shape) <= 2 for parameter in network.parameters):
         most = PACK_WEIGHTS // network.n_parameters
     else:
         most = PACK_ACTIVATIONS // (network.widest * network.config.batch_size)

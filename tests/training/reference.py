@@ -57,6 +57,7 @@ class Reference(nn.Module):
         self.activation = ACTIVATIONS[config.activation]()
         self.rate = config.dropout
         self.kept = None
+        self.n_frozen = round(config.frozen * config.depth)
 
     def forward(self, x):
         if not self.is_cnn:
@@ -73,9 +74,21 @@ class Reference(nn.Module):
         return self.output(x.flatten(1))
 
     def dropped(self, layer, x):
-        if not self.training or not self.rate:
+        if not self.training or not self.rate or layer < self.n_frozen:
             return x
         return x * self.kept(layer, x.numel()).view(x.shape) / (1 - self.rate)
+
+    def freeze(self):
+        """Let the first blocks be as they are: no gradient, no statistics of batches."""
+        for module in [*self.linears[: self.n_frozen * self.run], *self.norms[: self.n_frozen * self.run]]:
+            module.requires_grad_(False)
+        self.train()
+
+    def train(self, mode=True):
+        super().train(mode)
+        for norm in self.norms[: self.n_frozen * self.run]:
+            norm.eval()
+        return self
 
 
 class ReferenceResNet(Reference):
@@ -84,6 +97,8 @@ class ReferenceResNet(Reference):
         self.linears, self.norms, self.blocks = nn.ModuleList(), nn.ModuleList(), []
         self.config, self.activation, self.rate = config, ACTIVATIONS[config.activation](), config.dropout
         width = config.width
+        assert config.frozen in (0.0, 1.0)
+        self.n_frozen, self.run = (99, 1) if config.frozen else (0, 1)
         stem = self.convolution(image_shape[0], width, 3, 1)
         self.stem = stem
         n = width
@@ -159,14 +174,18 @@ def train_alone(config, dataset, *, scheme, n_blocks, seed, resample, init):
     load_initial_weights(module, network, config, init, seed)
     masks = Dropout([config.dropout], [init], seed=seed, device=torch.device("cpu"))
     module.kept = lambda layer, n: masks.kept(layer, n)[0].double()
+    module.freeze()
     rate, decay = config.learning_rate, config.weight_decay
+    of_head = list(module.output.parameters())
+    of_body = [p for p in module.parameters() if p.requires_grad and not any(p is q for q in of_head)]
+    groups = [{"params": of_body}, {"params": of_head, "lr": rate * config.head_rate_factor}]
     if config.optimizer == "sgd":
         optimizer = torch.optim.SGD(
-            module.parameters(), lr=rate, momentum=config.momentum, nesterov=config.nesterov, weight_decay=decay
+            groups, lr=rate, momentum=config.momentum, nesterov=config.nesterov, weight_decay=decay
         )
     else:
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
-        optimizer = kind(module.parameters(), lr=rate, weight_decay=decay, fused=False, foreach=False)
+        optimizer = kind(groups, lr=rate, weight_decay=decay, fused=False, foreach=False)
     n_steps = config.epochs * -(-config.n_train // config.batch_size)
     schedule = scheduler(config, optimizer, n_steps)
     loss_of = techniques.objective(config, pool.labels, dataset.n_classes)

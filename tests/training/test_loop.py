@@ -62,6 +62,13 @@ CASES = [
     {"averaging": "swa", "norm": "batch", "family": "cnn", "epochs": 5, "dropout": 0.25},
     *({"adversarial": a, "epsilon": 0.1} for a in ("fgsm", "pgd")),
     {"adversarial": "fgsm", "norm": "batch", "family": "cnn", "dropout": 0.25},
+    *({"frozen": 0.5, "family": f, "norm": "batch", "dropout": 0.25, "optimizer": "sgd"} for f in ("mlp", "cnn")),
+    {"frozen": 1.0, "family": "cnn", "optimizer": "adamw", "weight_decay": 0.1},
+    {"frozen": 0.5, "averaging": "ema", "norm": "batch", "epochs": 5},
+    {"frozen": 0.5, "adversarial": "fgsm"},
+    RESNET | {"frozen": 1.0, "norm": "batch", "dropout": 0.25},
+    *({"head_rate_factor": 10.0, "optimizer": o, "weight_decay": 0.1} for o in ("sgd", "adam", "adamw")),
+    {"head_rate_factor": 0.1, "frozen": 0.5, "schedule": "cosine"},
 ]
 
 

@@ -1,0 +1,83 @@
+"""Where a replica starts: weights drawn from its init stream, or those of a file, with or without a head of its own.
+
+Shape suffixes: P weights of one network.
+"""
+
+import functools
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lab import seeds, weights
+from lab.errors import SpecError
+from lab.knobs import TrialConfig
+from lab.models import Network
+from lab.models.layers import HEAD
+
+
+def start(network: Network, config: TrialConfig, init: int, *, seed: int) -> dict[str, Tensor]:
+    """Return where init `init` starts: weights and buffers by name.
+
+    With `config.weights` it is replica init modulo n of the n that are there, so that each seed has a start of its own
+    and common ones with every other trial; with `config.new_head` the output layer is drawn all the same.
+
+    Raises:
+        SpecError: The file is none, or its weights are not those of such a network.
+        ValueError: The initialisation scheme is unknown.
+    """
+    values_P, buffers = network.initial(config.init_scheme, config.init_gain, seeds.generator(seed, "init", init))
+    ends = np.cumsum([int(np.prod(p.shape)) for p in network.parameters])
+    started = {
+        p.name: torch.from_numpy(part.reshape(p.shape))
+        for p, part in zip(network.parameters, np.split(values_P, ends[:-1]), strict=True)
+    } | buffers
+    if not config.weights:
+        return started
+    replicas = given(config.weights).replicas
+    tensors = dict(replicas[init % len(replicas)])
+    wanted = set(started)
+    if config.new_head:
+        wanted = {name for name in wanted if not name.startswith(HEAD)}
+        tensors = {name: value for name, value in tensors.items() if not name.startswith(HEAD)}
+    for name in [name for name in started if name in wanted]:
+        found = torch.from_numpy(_taken(config, network, name, tuple(started[name].shape), tensors))
+        started[name] = found.to(started[name].dtype)
+    strange = sorted(name for name in tensors if not name.startswith("input."))
+    if strange:
+        raise SpecError(
+            f"weights: {config.weights} has {strange[0]}, which this {config.family} has not: set its depth and norm"
+        )
+    return started
+
+
+def given(path: str) -> weights.Start:
+    """Return the weights at a path; a process reads them once."""
+    where = Path(path)
+    stamps = tuple(p.stat().st_mtime_ns for p in (where, where / weights.INDEX) if p.exists())
+    return _given(where, stamps)
+
+
+@functools.lru_cache(maxsize=2)
+def _given(path: Path, stamps: tuple[int, ...]) -> weights.Start:
+    return weights.read(path)
+
+
+def _taken(
+    config: TrialConfig, network: Network, name: str, shape: tuple[int, ...], tensors: dict[str, NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    """Take a tensor out of those of a file, as the network stores it."""
+    theirs = name if network.is_own else weights.torch_name(name)
+    is_head = " (for other classes set new_head=True)" if name.startswith(HEAD) else ""
+    if theirs not in tensors:
+        raise SpecError(f"weights: {config.weights} has no {theirs}, which this {config.family} needs{is_head}")
+    value = tensors.pop(theirs)
+    value = weights.transposed(value) if name.endswith(".weight") and not network.is_own else value
+    if value.shape != shape:
+        raise SpecError(
+            f"weights: {theirs} of {config.weights} has the shape {value.shape}, and this {config.family} of width "
+            f"{config.width} needs {shape}{is_head}"
+        )
+    return np.ascontiguousarray(value)
