@@ -194,18 +194,29 @@ def _setting(value: float | str | bool) -> float | int | str | bool:
 
 
 def _switch_on(case: Case) -> Iterator[Action]:
-    """Yield the variants that lowered the risk most against the baseline."""
+    """Yield the variants that lowered the risk most against the baseline.
+
+    Where the run that is judged is a variant itself, the others are advised on top of it, as far as they change other
+    knobs: what both bring together has not been measured, and their command measures it.
+    """
     assert case.interventions is not None
-    table = case.interventions
+    table, variants = case.interventions, case.spec.get("variants", {})
+    has = case.row.get("variant")
+    switched = dict(variants.get(has, {})) if has != next(iter(variants), None) else {}
     risk = table[(table["term"] == "risk") & (table["hi"] < 0)].sort_values("difference", kind="stable")
-    for row in risk.head(MOST_VARIANTS).to_dict("records"):
-        if -row["difference"] <= WORTH_IT * row["baseline"]:
+    n = 0
+    for row in risk.to_dict("records"):
+        knobs = variants.get(row["variant"])
+        if n == MOST_VARIANTS or -row["difference"] <= WORTH_IT * row["baseline"] or set(knobs or ()) & set(switched):
             continue
+        n += 1
         own = table[table["variant"] == row["variant"]].set_index("term")["difference"]
         parts = f"{case.bias_name} by {signed(own['bias_sq'])}, variance by {signed(own['variance'])}"
-        knobs = case.spec.get("variants", {}).get(row["variant"])
         change = Estimate(row["difference"], row["lo"], row["hi"])
-        text = f"{row['variant'].replace('_', ' ')}: changed the risk by {change} ({parts})"
+        name = str(row["variant"]).replace("_", " ")
+        text = f"{name}: changed the risk by {change} ({parts})"
+        if switched:
+            text = f"{name} as well: alone it changed the risk of the baseline by {change} ({parts})"
         if knobs is None:  # an ensemble of the baseline's seeds: more of them say it more surely
             knobs = {"n_inits": 2 * int(number(case.row, "n_inits"))}
-        yield Action(text, case.command(**knobs), _fallen(change))
+        yield Action(text, case.command(**knobs) if knobs else None, _fallen(change))

@@ -148,12 +148,13 @@ def _answer(first: Side, c: Comparison) -> str:
     for term in MAIN:
         row = c.table[c.table["term"] == term].iloc[0]
         name = bias if term == "bias_sq" else term
-        size = f"{num(abs(row['difference']))} {interval(row['lo'], row['hi'], row['difference'])}".rstrip()
-        if is_number(row["lo"]) and (row["lo"] > 0 or row["hi"] < 0):
-            told.append(f"{name} is {'higher' if row['difference'] > 0 else 'lower'} by {size}")
+        size, ends = row["difference"], (row["lo"], row["hi"])
+        if is_number(row["lo"]) and row["lo"] > 0:
+            told.append(f"{name} is higher by {num(size)} {interval(*ends, size)}")
+        elif is_number(row["hi"]) and row["hi"] < 0:
+            told.append(f"{name} is lower by {num(-size)} {interval(-row['hi'], -row['lo'], size)}")
         else:
-            told.append(f"{name} cannot be told apart ({num(row['difference'])} "
-                        f"{interval(row['lo'], row['hi'], row['difference'])})")  # fmt: skip
+            told.append(f"{name} cannot be told apart ({num(size)} {interval(*ends, size)})")
     return f"{c.other.name} against {first.name}: {'; '.join(told)}."
 
 
@@ -203,7 +204,8 @@ def render(first: Side, comparisons: list[Comparison], csv: str) -> str:
     ]  # fmt: skip
     context: dict[str, Any] = {
         "study": names, "question": f"{first.name} against {', '.join(s.name for s in sides[1:])}", "state": "",
-        "facts": [(s.name, f"{_which(s)}, risk {num(s.row['risk'])}") for s in sides], "main_files": [(csv, csv)],
+        "facts": [(s.name, f"{_which(s)}, risk {num(s.row['risk'])}") for s in sides],
+        "main_files": [("differences.csv", csv)],
         "words": glossary(known, level),
     }  # fmt: skip
     return assemble(context, sections)

@@ -82,6 +82,7 @@ def checks(page: Page) -> tuple[Section, dict[str, Any]]:
     for row in sorted(table.to_dict("records"), key=lambda r: order.index(r["status"]) if r["status"] in order else 2):
         css, mark = STATUSES.get(str(row["status"]), ("unknown", str(row["status"])))
         texts = {k: _cell(row[k]) for k in ("name", "threshold", "measured", "note", "where", "command")}
+        texts["threshold"] = texts["threshold"] or MISSING
         rows.append({"status": css, "mark": mark, **texts})
     counts = table["status"].value_counts()
     decided = [s for s in order if s != "info" and counts.get(s, 0)]

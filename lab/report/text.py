@@ -21,7 +21,7 @@ def sentence(text: str) -> str:
     """Return a remark of the analysis as a sentence: a capital (names of knobs stay as they are) and a stop."""
     text = text.strip()
     first = text.split(" ", 1)[0]
-    head = text if "_" in first or not text else text[0].upper() + text[1:]
+    head = text if "_" in first or "=" in first or not text else text[0].upper() + text[1:]
     return head if not head or head.endswith((".", "!", "?", ":")) else head + "."
 
 

@@ -182,6 +182,29 @@ class TestAdvice:
         gain = found.actions[0].gain  # of a risk of 0.35
         assert (gain.value, gain.lo, gain.hi) == pytest.approx((0.07, 0.035, 0.105))
 
+    def test_variants_are_advised_with_their_difference_and_on_top_of_the_one_that_was_chosen(self):
+        variants = {"baseline": {}, "dropout=0.5": {"dropout": 0.5}, "dropout=0.2": {"dropout": 0.2},
+                    "weight_decay=3": {"weight_decay": 3.0}}  # fmt: skip
+        changes = {"dropout=0.5": -0.08, "dropout=0.2": -0.03, "weight_decay=3": -0.05}
+        table = pd.DataFrame([
+            {"variant": name, "term": term, "baseline": 0.36, "difference": change, "lo": change - 0.02,
+             "hi": change + 0.02}
+            for name, change in changes.items() for term in ("risk", "bias_sq", "variance")
+        ])  # fmt: skip
+        spec = SPEC | {"variants": variants}
+
+        def advised(variant):
+            row = trials(run(0.05, 0.30, variant=variant))
+            return diagnose(row, study="regularization", spec=spec, data=DATA, interventions=table).actions
+
+        first, second, third = advised("baseline")
+        assert first.text.startswith("dropout=0.5: changed the risk by −0.0800 [−0.1000, −0.0600]")
+        assert [a.command.split("--set ")[1] for a in (first, second, third)] == [
+            "dropout=0.5", "weight_decay=3", "dropout=0.2",
+        ]  # fmt: skip
+        (only,) = advised("dropout=0.5")  # what it has is not advised again, nor another value of the same knob
+        assert only.text.startswith("weight decay=3 as well: alone it changed the risk of the baseline by −0.0500")
+
 
 @pytest.fixture(scope="module")
 def sweep():

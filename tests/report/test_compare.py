@@ -54,6 +54,16 @@ def test_studies_with_everything_in_common_are_compared_in_pairs(project):
     assert paired["hi"] - paired["lo"] < apart
 
 
+def test_an_answer_gives_size_and_interval_in_the_direction_that_it_names(project):
+    first, other = side(project, "a"), side(project, "b")
+    rows = {"risk": (0.02, 0.01, 0.03), "bias_sq": (-0.02, -0.03, -0.01), "variance": (-0.001, -0.01, 0.01)}
+    table = pd.DataFrame([{"term": t, "difference": d, "lo": lo, "hi": hi} for t, (d, lo, hi) in rows.items()])
+    assert compare._answer(first, compare.Comparison(other, table, ())) == (
+        "b against a: risk is higher by 0.0200 [0.0100, 0.0300]; bias² + noise is lower by 0.0200 [0.0100, 0.0300]; "
+        "variance cannot be told apart (−0.00100 [−0.01000, 0.01000])."
+    )
+
+
 @pytest.mark.parametrize(("other", "why"), [("c", "training examples (150 and 100)"), ("d", "data")])
 def test_studies_that_differ_in_more_are_not_paired_and_the_page_says_in_what(project, other, why):
     found = compare.compare(side(project, "a"), side(project, other))

@@ -12,7 +12,7 @@ from lab.history import Predictions
 from lab.report import page
 from lab.report.exports import files
 from lab.report.figures_interventions import by_gain, forest
-from lab.report.tables import collect, variants
+from lab.report.tables import collect, variants, verdict
 
 SHARPER = {"explore-0000": 1.0, "explore-0001": 1.6, "explore-0002": 0.3, "explore-0003": 1.0}
 VARIANTS = {"baseline": {}, "label_smoothing": {"label_smoothing": 0.1}, "narrow_net": {"width": 8}, "same": {}}
@@ -75,11 +75,18 @@ def test_the_page_answers_with_counts_that_are_those_of_the_table(history, table
     assert [int(n) for n in said.groups()] == [len(risk), lower, higher, rest]
 
 
-def test_the_best_technique_is_advised_with_the_command_that_switches_it_on(tables):
-    found = [action for action in tables.diagnosis.actions if action.text.startswith("label smoothing")]
+def test_the_best_technique_is_advised_with_the_command_that_switches_it_on_unless_the_judged_run_has_it(
+    history, tables
+):
+    names = history.trials["variant"].where(history.trials["phase"] != "confirm", "baseline")
+    other = dataclasses.replace(history, trials=history.trials.assign(variant=names))
+    judged = {"label_smoothing": history, "baseline": other}
+    said = {name: verdict(h, interventions=tables.interventions).actions for name, h in judged.items()}
+    found = [action for action in said["baseline"] if action.text.startswith("label smoothing")]
     assert len(found) == 1
     assert "--set label_smoothing=0.1" in found[0].command
-    assert not any(action.text.startswith("narrow") for action in tables.diagnosis.actions)
+    assert not any("label smoothing" in action.text for action in said["label_smoothing"])
+    assert not any(action.text.startswith("narrow") for actions in said.values() for action in actions)
 
 
 def test_the_differences_lie_beside_the_page_as_csv(history, tables):
