@@ -14,10 +14,11 @@ from typing import Any
 
 from lab.errors import SpecError
 from lab.knobs import KNOBS, TrialConfig, Value, check_knob, known_knob
+from lab.pretraining import NAME, Pretraining
 from lab.replication import Replication
 from lab.space import Choice, Domain, Float, Int, resolved
 
-__all__ = ["Choice", "Domain", "Float", "Int", "Replication", "Study", "check_name"]
+__all__ = ["Choice", "Domain", "Float", "Int", "Pretraining", "Replication", "Study", "check_name"]
 
 SAMPLERS = ("qmc", "random", "grid", "tpe", "nsga2", "gp", "cmaes")
 OBJECTIVES = ("val_risk", "val_error")
@@ -69,6 +70,7 @@ class Study:
     objective: str | tuple[str, str] = "val_risk"
     seed: int = 0
     learning_curve: tuple[float, ...] = tuple(2 ** (-k / 2) for k in range(6))
+    pretraining: Pretraining | None = None
     n_validation: int | None = None
     n_test: int | None = None
     n_evaluations: int = 20
@@ -79,7 +81,7 @@ class Study:
         if not isinstance(self.question, str) or not self.question.strip():
             raise SpecError("question: say in one sentence what the study asks")
         if not (isinstance(self.data, str) and self.data.startswith("imagefolder:")):  # the rest of it is a path
-            check_name(self.data, "data set")
+            check_name(re.sub(r"\[[0-9,-]+\]$", "", self.data), "data set")  # which classes of it is checked with it
         if not isinstance(self.replication, Replication):
             raise SpecError("replication: give a Replication(scheme=…, n_resamples=…, n_inits=…)")
         self._check_space()
@@ -93,6 +95,10 @@ class Study:
         if self.objective == FRONTIER and self.sampler == "cmaes":
             raise SpecError("sampler 'cmaes' has one objective: choose qmc, random, grid, tpe, gp or nsga2 for a pair")
         self._check_counts()
+        if (NAME in self.values("weights")) != (self.pretraining is not None):
+            raise SpecError(
+                f"pretraining: give Pretraining(data=…) and take weights={NAME!r} in some trial, or neither"
+            )
 
     def _check_space(self) -> None:
         for what, example in (("space", "{'width': Int(4, 64)}"), ("fixed", "{'epochs': 60}")):
@@ -201,6 +207,10 @@ class Study:
         spec["variants"] = {name: dict(knobs) for name, knobs in self.variants.items()}
         if not self.variants:
             del spec["variants"]
+        if self.pretraining is None:
+            del spec["pretraining"]
+        else:
+            spec["pretraining"] = self.pretraining.to_dict()
         spec["fixed"] = dict(self.fixed)
         if self.n_confirm == 1:  # as it was stored before there were several
             del spec["n_confirm"]
@@ -223,6 +233,7 @@ class Study:
                 for name, knobs in self.variants.items()
             },
             replication=self.replication.smoke(),
+            pretraining=None if self.pretraining is None else self.pretraining.smoke(),
             n_trials=min(self.n_trials, 8 if self.variants else 4),
             n_evaluations=min(self.n_evaluations, 4),
             n_confirm=min(self.n_confirm, 2),

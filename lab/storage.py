@@ -257,6 +257,21 @@ def setup_lock(home: Home) -> Iterator[None]:
         lock.release()
 
 
+@contextlib.contextmanager
+def made_once(home: Home, name: str) -> Iterator[None]:
+    """Hold the making of something that several workers need: the others wait, and then find it."""
+    from filelock import FileLock
+
+    with disk_errors(f"cannot lock {name}"):
+        home.locks.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(inside(home.locks, check_name(name, "lock") + ".lock"))
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 # --- atomic files -----------------------------------------------------------------------------------------------------
 
 

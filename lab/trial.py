@@ -5,6 +5,7 @@ files.
 """
 
 import contextlib
+import dataclasses
 import errno
 import functools
 import itertools
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab import failpoints, growing, outcome, own_families, spool, storage, weights
+from lab import failpoints, growing, outcome, own_families, pretraining, spool, storage, weights
 from lab.course import Course, checkpoints, decomposed, taken_up
 from lab.errors import DataError, LabError, SpecError, StorageError
 from lab.growing import Rectangle
@@ -45,19 +46,20 @@ def load_dataset(spec: Mapping[str, Any], *, data_dir: str | None = None, study_
     )
 
 
-@functools.lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=2)  # a study's, and that of its pre-training
 def _load_dataset(
     name: str, seed: int, n_validation: int | None, n_test: int | None, data_dir: str | None, study_file: str | None
 ) -> "Dataset":
     from lab.data import datasets
 
-    own = name not in datasets.DATASETS and study_file is not None
+    base = name.partition("[")[0]  # without the classes that are chosen of it, see lab.data.classes
+    own = base not in datasets.DATASETS and study_file is not None
     if own:
         from lab.study_file import load_module
 
-        loader = getattr(load_module(Path(study_file or "")), name, None)
-        if callable(loader) and name not in datasets.DATASETS:
-            datasets.register(name, loader)
+        loader = getattr(load_module(Path(study_file or "")), base, None)
+        if callable(loader) and base not in datasets.DATASETS:
+            datasets.register(base, loader)
     try:
         return datasets.load(name, seed=seed, n_validation=n_validation, n_test=n_test, data_dir=data_dir)
     except LabError:
@@ -133,7 +135,8 @@ def _write(
         status, reason = "failed", f"{type(error).__name__}: {_one_line(error)}"
         files["error.txt"] = traceback.format_exc().encode()
     files["environment.json"] = outcome.as_json(outcome.environment(task.device) | {"events": events})
-    files["config.json"] = outcome.as_json(outcome.request(task, dataset, plan, n_parameters))
+    request = outcome.request(task, dataset, plan, n_parameters) | _start(task, home)
+    files["config.json"] = outcome.as_json(request)
     directory = spool.write_outcome(
         home, task.study, task.phase, task.number, files,
         status=status, reason=reason, attempt=task.attempt, started=started, finished=time.time(),
@@ -173,8 +176,9 @@ def _train(
 ) -> Trained:
     from lab import training
 
-    config = TrialConfig.from_dict(task.config)
-    own_families.register(config.family, task.study_file)
+    own_families.register(str(task.config["family"]), task.study_file)
+    with _feasible():
+        config = _config(task, home)
 
     def fit(part: Rectangle, resume: "State | None", on_epoch: "OnEpoch") -> Iterator[Any]:
         plan = task.replication.grid(part.n_resamples, part.n_inits)
@@ -202,6 +206,22 @@ def _train(
     for step in fit(whole, resume, lambda state: kept.offer(lambda: course.state(state()))):
         course.add(step, dataset.test, task.replication)
     return _trained(n_parameters, course, step, dataset, task.replication, course.seconds())
+
+
+def _start(task: Task, home: Home) -> dict[str, str]:
+    """Return the digest of the weights that a trial started from, by name, if it did."""
+    with contextlib.suppress(SpecError):  # then it did not come to that
+        config = _config(task, home)
+        return {"weights_digest": weights.read(Path(config.weights)).digest} if config.weights else {}
+    return {}
+
+
+def _config(task: Task, home: Home) -> TrialConfig:
+    """Return the configuration of a trial, with the place of the weights that it starts from."""
+    config = TrialConfig.from_dict(task.config)
+    if config.weights != pretraining.NAME:
+        return config
+    return dataclasses.replace(config, weights=str(pretraining.folder(task, home)))
 
 
 @contextlib.contextmanager
@@ -246,7 +266,7 @@ def _train_together(
         return None
     jobs = [
         training.Job(
-            TrialConfig.from_dict(t.config),
+            _config(t, home),
             t.replication,
             t.first_resample,
             t.first_init,

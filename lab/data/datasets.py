@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from lab.data import cifar, digits, gaussians, idx, imagefolder, own, stl10, svhn
+from lab.data import cifar, classes, digits, gaussians, idx, imagefolder, own, stl10, svhn
 from lab.data.pool import Dataset, Pool, cut, digest_of
 from lab.data.published import Published
 from lab.errors import DataError, SpecError
@@ -135,7 +135,8 @@ def load(
     """Return a data set, split for the study seed.
 
     Args:
-        name: One of `NAMES`, a registered name, or `imagefolder:PATH` (lab.data.imagefolder).
+        name: One of `NAMES`, a registered name, `imagefolder:PATH` (lab.data.imagefolder), or some classes of any but
+            the latter, as in `digits[0-4]` (lab.data.classes).
         seed: The study seed.
         n_validation: Size of the validation set; None for the data set's own.
         n_test: Size of the test set; None for the data set's own.
@@ -147,6 +148,10 @@ def load(
     """
     if name.startswith(imagefolder.PREFIX):
         return _folder(name, seed=seed, n_validation=n_validation, n_test=n_test)
+    chosen = classes.parse(name)
+    if chosen is not None:
+        whole = load(chosen[0], seed=seed, data_dir=data_dir)
+        return classes.restricted(whole, chosen[1], name=name, n_validation=n_validation, n_test=n_test)
     if name not in DATASETS:
         raise SpecError(f"data set {name!r} is unknown: choose one of {', '.join(DATASETS)}, or register yours")
     directory = None if data_dir is None else Path(data_dir).expanduser()
