@@ -9,13 +9,17 @@ import functools
 import io
 import os
 import shutil
+import signal
 import tempfile
+import time
 import traceback
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from lab import failpoints, search
+from lab import study as command
 from lab.errors import LabError
 from lab.progress import Progress
 from lab.spec import Float, Int, Replication, Study
@@ -24,6 +28,7 @@ from tests import fake_training, invariants
 
 NAME = "toy"
 FIRED = 99  # exit code of a run that an injected error ended
+INJECTED: Counter[str] = Counter()  # "faked" or "real" training → faults that were injected in this session
 STUDY = Study(
     question="Does it survive?", data="fake",
     space={"learning_rate": Float(1e-4, 1.0, log=True), "width": Int(4, 64, log=True)},
@@ -31,19 +36,32 @@ STUDY = Study(
 )  # fmt: skip
 
 
+@functools.cache
+def _migration(folder: str, name: str) -> object:
+    from alembic.util.pyfiles import load_python_file
+
+    return load_python_file(folder, name)
+
+
 @contextlib.contextmanager
 def fake_trainer() -> Iterator[None]:
-    """Train with tests.fake_training."""
+    """Train with tests.fake_training, and read each of MLflow's and Optuna's migration scripts once: they are 80.
+
+    That takes a third of such a run's processor time, and a fork has what its parent has read.
+    """
+    import alembic.util
+
     from lab import training
     from lab.data import datasets
 
-    before = training.fit, training.count_parameters
+    before = training.fit, training.count_parameters, alembic.util.load_python_file
+    alembic.util.load_python_file = _migration
     training.fit, training.count_parameters = fake_training.fit, fake_training.count_parameters
     datasets.DATASETS["fake"] = fake_training.dataset
     try:
         yield
     finally:
-        training.fit, training.count_parameters = before
+        training.fit, training.count_parameters, alembic.util.load_python_file = before
         del datasets.DATASETS["fake"]
 
 
@@ -60,38 +78,79 @@ def run(home: Home, study: Study = STUDY, **options) -> search.Summary:
     return search.run(study, NAME, home=home, progress=Progress(stream=io.StringIO()), **options)
 
 
-def forked(what: Callable[[], object]) -> int:
-    """Do something in a fork; return its exit code (a LabError's own, FIRED for others) or minus its signal."""
+def tried(what: Callable[[], object]) -> int:
+    """Do something in this process; return its exit code: a LabError's own, FIRED for what was injected."""
+    try:
+        what()
+    except LabError as error:
+        return error.exit_code
+    except (failpoints.Injected, OSError):
+        return FIRED
+    return 0
+
+
+def begin(what: Callable[[], object]) -> int:
+    """Begin to do something in a fork, which takes signals as the command line does; return its process number."""
+    here, there = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # numpy's threads rest: this process only waits
         pid = os.fork()
     if pid == 0:
         code = 1
         try:
-            what()
-            code = 0
-        except LabError as error:
-            code = error.exit_code
-        except (failpoints.Injected, OSError):
-            code = FIRED
+            signal.signal(signal.SIGTERM, command._on_sigterm)
+            os.write(there, b"!")
+            code = tried(what)
+        except command.Terminated:
+            code = command.TERMINATED
+        except KeyboardInterrupt:
+            code = command.INTERRUPTED
         except BaseException:
             traceback.print_exc()
         finally:
             os._exit(code)
+    os.read(here, 1)
+    os.close(here)
+    os.close(there)
+    return pid
+
+
+def end(pid: int) -> int:
+    """Wait for a fork; return its exit code or minus the signal that ended it."""
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
+def forked(what: Callable[[], object]) -> int:
+    """Do something in a fork; return its exit code or minus the signal that ended it."""
+    return end(begin(what))
+
+
+def armed(home: Home, failpoint: str, study: Study = STUDY) -> None:
+    """Run the study with a failpoint armed."""
+    point = failpoints.arm(failpoint)
+    run(home, study)
+    assert point is not None
+    if point.fired:
+        raise failpoints.Injected("and the run went on to its end all the same")
+
+
 def injected(home: Home, failpoint: str, study: Study = STUDY) -> int:
-    """Run the study in a fork with a failpoint armed; 0 says that it came to its end and the failpoint did not fire."""
+    """Run the study in a fork with a failpoint armed; 0 says that it came to its end and nothing fired."""
+    return counted(forked(functools.partial(armed, home, failpoint, study)), study)
 
-    def armed() -> None:
-        point = failpoints.arm(failpoint)
-        run(home, study)
-        assert point is not None
-        if point.fired:  # and the run went on all the same
-            os._exit(FIRED)
 
-    return forked(armed)
+def signalled(home: Home, number: signal.Signals, after: float, study: Study = STUDY) -> int:
+    """Run the study in a fork that is sent a signal after so many seconds; 0 says that it had ended before."""
+    pid = begin(functools.partial(run, home, study))
+    time.sleep(after)
+    os.kill(pid, number)
+    return counted(end(pid), study)
+
+
+def counted(code: int, study: Study = STUDY) -> int:
+    """Count a fault if the exit code says that there was one, and return the code."""
+    INJECTED["faked" if study.data == "fake" else "real"] += code != 0
+    return code
 
 
 REAL = dataclasses.replace(
@@ -114,7 +173,8 @@ def again_and_again(home: Home, place: str, action: str, study: Study = STUDY, *
     """
     n, k = 0, first
     while (code := injected(home, f"{place}:{k}={action}", study)) != 0:
-        assert code in (-9, 5, FIRED), f"{place}:{k}={action} ended with exit code {code}"
+        expected = {"kill": (-9,), "raise": (FIRED,), "enospc": (5, FIRED)}[action]
+        assert code in expected, f"{place}:{k}={action} ended with exit code {code}"
         invariants.check(home, NAME, study.n_trials)
         n, k = n + 1, k + step
     invariants.check_finished(home, NAME, study.n_trials)

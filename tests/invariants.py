@@ -90,15 +90,16 @@ def check(home: Home, study: str, n_planned: int) -> None:
     if home.optuna_db.exists():
         assert not storage.in_use(home, study), "the lock is still held"
     if found and home.mlflow_db.exists() and runs(home, study):
-        assert verify.verify(study, home=home).damage == []
+        damage = verify.verify(study, home=home).damage
+        assert damage == [], damage
 
 
 def check_finished(home: Home, study: str, n_planned: int) -> None:
     """Check what holds after a run that came to its end: nothing waits, nothing is left over."""
     check(home, study, n_planned)
     found = trials(home, study)
-    assert len(found) == n_planned
-    assert not [n for n, (state, *_) in found.items() if state == "RUNNING"]
+    assert len(found) == n_planned, f"{len(found)} trials of {n_planned}"
+    assert not [n for n, (state, *_) in found.items() if state == "RUNNING"], "a trial is left RUNNING"
     assert not [run for run in runs(home, study) if run[2] not in ("FINISHED", "FAILED")], "a run is left RUNNING"
     left = [path for path in home.root.rglob("*") if path.name.endswith((".tmp", ".partial"))]
     left += [path for folder in (home.spool_of(study), home.mlruns / "checkpoints") for path in folder.glob("*/*")]
