@@ -83,9 +83,10 @@ def fit(
 ) -> Iterator[Evaluation]:
     """Yield evaluations; the lower |log(learning_rate / 0.01)|, the better. Knobs that make trouble:
 
-    batch_size 13 cannot be built, batch_size 17 breaks in training, momentum 0.5 lets half of the replicas diverge,
-    momentum 0.25 all of them. LAB_FAKE_SECONDS is how long a training takes, LAB_FAKE_PIDS a folder where each process
-    that trains leaves its pid; if there is a file LAB_FAKE_KILL, the process that trains removes it and kills itself.
+    batch_size 13 cannot be built, 17 breaks in training, 19 kills the process every time; momentum 0.5 lets half of the
+    replicas diverge, momentum 0.25 all of them. LAB_FAKE_SECONDS is how long a training takes, LAB_FAKE_PIDS a folder
+    where each process that trains leaves its pid; if there is a file LAB_FAKE_KILL, the process that trains removes it
+    and kills itself.
     """
     n_before = 0 if resume is None else int(resume["n_yielded"])
     if config.batch_size == 13:
@@ -134,6 +135,8 @@ def _trouble(config: TrialConfig, epoch: int) -> None:
         (Path(os.environ["LAB_FAKE_PIDS"]) / str(os.getpid())).touch()
     if config.batch_size == 17 and epoch:
         raise RuntimeError("broke in training")
+    if config.batch_size == 19 and epoch:
+        os.kill(os.getpid(), signal.SIGKILL)
     if epoch:
         time.sleep(float(os.environ.get("LAB_FAKE_SECONDS", "0")))
     marker = Path(os.environ.get("LAB_FAKE_KILL", "/nowhere/at/all"))

@@ -8,33 +8,42 @@ from pathlib import Path
 from typing import Any
 
 from lab import spool
+from lab.errors import LabError
 from lab.storage import Home
 
 
 def main(pipe: Any, home_root: str) -> None:
-    """Write an empty outcome for each task. The task's spec says what goes wrong: see the keys below."""
+    """Write an empty outcome for each task of a bundle. The task's spec says what goes wrong: see the keys below."""
     home = Home(Path(home_root))
     if (home.root / "stillborn").exists():
         os._exit(7)
-    (home.root / f"pid-{os.getpid()}").touch()
+    (home.root / f"pid-{os.getpid()}").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
     with contextlib.suppress(EOFError, OSError):
         pipe.send(("ready", None))
         while True:
-            task = pipe.recv()
-            trouble = task.spec.get("trouble", {})
-            time.sleep(trouble.get("seconds", 0.0))
-            deadline = time.monotonic() + 30.0
-            while len(list(home.root.glob("pid-*"))) < trouble.get("company", 0) and time.monotonic() < deadline:
-                time.sleep(0.01)  # on a busy machine one worker can be through before the other has started
-            if task.attempt <= trouble.get("deaths", 0):
-                os.kill(os.getpid(), signal.SIGKILL)
-            if "error" in trouble:
-                pipe.send(("error", trouble["error"]))
-                continue
-            done = spool.write_outcome(
-                home, task.study, task.phase, task.number, {"config.json": b"{}"},
-                status="finished", attempt=task.attempt, started=0.0, finished=1.0,
-            )  # fmt: skip
-            if trouble.get("mute"):  # it dies after its outcome is written, before it says so
-                os.kill(os.getpid(), signal.SIGKILL)
-            pipe.send(("done", str(done)))
+            bundle = pipe.recv()
+            with (home.root / f"bundles-{os.getpid()}").open("a") as file:
+                file.write(f"{' '.join(str(task.number) for task in bundle)}\n")
+            try:
+                pipe.send(("done", [str(_carried_out(task, home)) for task in bundle]))
+            except LabError as error:
+                pipe.send(("error", error))
+
+
+def _carried_out(task: Any, home: Home) -> Path:
+    trouble = task.spec.get("trouble", {})
+    time.sleep(trouble.get("seconds", 0.0))
+    deadline = time.monotonic() + 30.0
+    while len(list(home.root.glob("pid-*"))) < trouble.get("company", 0) and time.monotonic() < deadline:
+        time.sleep(0.01)  # on a busy machine one worker can be through before the other has started
+    if task.number == trouble.get("victim", task.number) and task.attempt <= trouble.get("deaths", 0):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if "error" in trouble:
+        raise trouble["error"]
+    done = spool.write_outcome(
+        home, task.study, task.phase, task.number, {"config.json": b"{}"},
+        status="finished", attempt=task.attempt, started=0.0, finished=1.0,
+    )  # fmt: skip
+    if trouble.get("mute"):  # it dies after its outcome is written, before it says so
+        os.kill(os.getpid(), signal.SIGKILL)
+    return done

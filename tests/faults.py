@@ -28,6 +28,7 @@ from tests import fake_training, invariants
 
 NAME = "toy"
 FIRED = 99  # exit code of a run that an injected error ended
+CODES = {"kill": (-9,), "raise": (FIRED,), "enospc": (5, FIRED)}  # action of a failpoint → exit codes of the run
 INJECTED: Counter[str] = Counter()  # "faked" or "real" training → faults that were injected in this session
 STUDY = Study(
     question="Does it survive?", data="fake",
@@ -173,8 +174,7 @@ def again_and_again(home: Home, place: str, action: str, study: Study = STUDY, *
     """
     n, k = 0, first
     while (code := injected(home, f"{place}:{k}={action}", study)) != 0:
-        expected = {"kill": (-9,), "raise": (FIRED,), "enospc": (5, FIRED)}[action]
-        assert code in expected, f"{place}:{k}={action} ended with exit code {code}"
+        assert code in CODES[action], f"{place}:{k}={action} ended with exit code {code}"
         invariants.check(home, NAME, study.n_trials)
         n, k = n + 1, k + step
     invariants.check_finished(home, NAME, study.n_trials)

@@ -33,7 +33,7 @@ def engine(tmp_path, monkeypatch):
 def stopped(engine, **trouble):
     """Submit a task, stop the worker that has it, and return the worker's number."""
     engine.submit(a_task(0, **trouble))
-    wait_for(lambda: any(worker.task for worker in engine._workers), engine)
+    wait_for(lambda: any(worker.tasks for worker in engine._workers), engine)
     [pid] = pids(engine.home.root)
     os.kill(pid, signal.SIGSTOP)
     return pid
@@ -101,7 +101,7 @@ def test_a_task_whose_worker_is_stopped_every_time_is_set_aside(engine):
     victims = []
 
     def at_work():
-        return [w.process.pid for w in engine._workers if w.task and w.process.pid not in victims]
+        return [w.process.pid for w in engine._workers if w.tasks and w.process.pid not in victims]
 
     with faults.fake_trainer():  # the outcome that says so describes the data set
         engine.submit(a_task(0, seconds=60.0))

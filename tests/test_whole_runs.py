@@ -64,6 +64,25 @@ def test_a_killed_run_leaves_no_process_and_the_next_one_ends_with_every_trial_o
         assert one.tolist() == other.tolist()
 
 
+@pytest.mark.slow
+def test_a_trial_that_always_kills_its_worker_is_set_aside_and_too_many_of_them_are_exit_code_3(databases):
+    space = TOY[TOY.index("    space=") : TOY.index("    fixed=")]
+    killer = TOY.replace(space, "    space=dict(batch_size=Choice(16, 19)), sampler='grid',\n")
+    (databases / "studies" / "killer.py").write_text(killer.replace("learning_curve=(1.0, 0.5)", "learning_curve=()"))
+    process, pids = start(databases, "killer", "--trials", "2", "--engine", "process", "--workers", "1")
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 3, error
+    assert "error: 50% of the trials of killer gave no result (1 finished, 1 failed)" in error
+    assert len(list(pids.iterdir())) in (3, 4)  # three that died, the last of them after the other trial or before it
+    trials, history = trials_and_runs(databases, "killer")
+    assert sorted(trial.state.name for trial in trials) == ["COMPLETE", "FAIL"]
+    [failed] = [trial for trial in trials if trial.state.name == "FAIL"]
+    assert failed.params["batch_size"] == 19
+    assert failed.user_attrs["reason"] == "its worker process was lost 3 times, last by signal 9"
+    assert history.trials.phase.value_counts().to_dict() == {"explore": 2, "confirm": 1}
+    assert all_gone(pids, 1.0)
+
+
 @pytest.mark.parametrize(
     ("number", "code", "engine"), [(signal.SIGINT, 130, "process"), (signal.SIGTERM, 143, "inline")]
 )

@@ -7,7 +7,7 @@ outcomes to the spool (lab.trial); they never see Optuna or MLflow.
 from collections.abc import Callable
 
 from lab.storage import Home
-from lab.workers.choice import choose_device, choose_engine
+from lab.workers.choice import choose_device, choose_engine, n_gpus
 from lab.workers.engine import Engine
 from lab.workers.inline import InlineEngine
 from lab.workers.processes import ProcessEngine
@@ -30,4 +30,4 @@ def open_engine(
         return InlineEngine(home, device=device, tick=tick)
     if engine == "ray":
         return RayEngine(home, n_workers, device=device, address=ray_address)
-    return ProcessEngine(home, n_workers)
+    return ProcessEngine(home, n_workers, device=device, n_gpus=n_gpus(device))

@@ -8,6 +8,8 @@ from lab.knobs import TrialConfig
 from lab.task import Task
 from lab.workers.engine import MAX_ATTEMPTS
 
+GPU_WINDOW = 16  # trials for each GPU that are asked for ahead, so that some of them have the same shape
+
 
 def take_bundle(waiting: deque[Task], most: Callable[[Task], int] = most_replicas) -> list[Task]:
     """Take the first task out of a queue, and those of its shape that fit in a pack with it, in their order.

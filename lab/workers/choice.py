@@ -49,11 +49,21 @@ def _may_have_gpu() -> bool:
     return any(Path("/dev", node).exists() for node in nodes)
 
 
+def n_gpus(device: str) -> int:
+    """Return how many GPUs local workers share out: all for "cuda", none but the one for "cuda:1" and the like."""
+    if device != "cuda":
+        return 1
+    import torch
+
+    return max(1, torch.cuda.device_count())
+
+
 def choose_engine(engine: str | None, n_workers: int | None, *, device: str, smoke: bool) -> tuple[str, int]:
     """Return the engine and the number of workers, with defaults where none are asked for.
 
-    One process for a GPU (its packs fill it), for smoke runs (they end before workers have started) and for one
-    worker; else one a CPU core, at most `MAX_WORKERS`. 0 workers of Ray stand for as many as there is room for.
+    One process for a GPU (its packs fill it), so one worker for each if there are several; this process for one GPU,
+    for smoke runs (they end before workers have started) and for one worker; else one a CPU core, at most
+    `MAX_WORKERS`. 0 workers of Ray stand for as many as there is room for.
 
     Raises:
         SpecError: An unknown engine, or a number of workers that it cannot have.
@@ -65,13 +75,13 @@ def choose_engine(engine: str | None, n_workers: int | None, *, device: str, smo
     if engine == "inline" and n_workers not in (None, 1):
         raise SpecError(f"--engine inline has one worker, not {n_workers}: leave --workers out, or choose process")
     if engine is None:
-        small = n_workers == 1 or (n_workers is None and (smoke or device != "cpu"))
+        small = n_workers == 1 or (n_workers is None and (smoke or (device != "cpu" and n_gpus(device) == 1)))
         engine = "inline" if small else "process"
     if engine == "inline":
         return engine, 1
     if engine == "ray":
         return engine, n_workers or 0
-    return engine, n_workers or (min(_n_cpus(), MAX_WORKERS) if device == "cpu" else 1)
+    return engine, n_workers or (min(_n_cpus(), MAX_WORKERS) if device == "cpu" else n_gpus(device))
 
 
 def _n_cpus() -> int:

@@ -7,11 +7,9 @@ from pathlib import Path
 from lab.storage import Home
 from lab.task import Task
 from lab.trial import evaluate_together
-from lab.workers.bundles import take_bundle
+from lab.workers.bundles import GPU_WINDOW, take_bundle
 from lab.workers.engine import Engine
 from lab.workers.worker import one_thread
-
-GPU_WINDOW = 16  # trials that are asked for ahead, so that some of them have the same shape
 
 
 class InlineEngine(Engine):

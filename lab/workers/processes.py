@@ -1,6 +1,9 @@
 """The engine of local worker processes, supervised by the coordinator."""
 
 import contextlib
+import functools
+import itertools
+import math
 import os
 import signal
 from collections import deque
@@ -15,9 +18,11 @@ from typing import Any
 
 from lab import spool
 from lab.errors import LabError
+from lab.fusion import most_replicas
 from lab.storage import Home
 from lab.task import Task
 from lab.trial import write_failure
+from lab.workers.bundles import GPU_WINDOW, take_bundle
 from lab.workers.engine import MAX_ATTEMPTS, Engine, is_last_attempt
 from lab.workers.worker import worker_main
 
@@ -28,25 +33,29 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS
 
 @dataclass(eq=False)
 class _Worker:
+    number: int  # of its place; who takes its place has it too
     process: SpawnProcess
     pipe: Connection
     ready: bool = False
-    task: Task | None = None
+    tasks: list[Task] = field(default_factory=list)  # what it was given: one, or several of equal shape
     stopped: float = 0.0  # seconds that it has been seen stopped
 
 
 @dataclass
 class ProcessEngine(Engine):
-    """Local worker processes, one torch thread each.
+    """Local worker processes, one torch thread each; with several GPUs, worker k has GPU k modulo their number.
 
-    A worker that dies is noticed at once, one that is stopped after `STOPPED_SECONDS`; its task goes to the next free
-    one, at most `MAX_ATTEMPTS` times, then it is reported as failed. A stopped worker that is continued later ends by
-    itself, and what it may still bring is of an earlier attempt, which the spool refuses. Workers end when this process
-    does, however it ends.
+    On GPUs a worker gets tasks of equal shape together, no more than its share of those that wait. A worker that dies
+    is noticed at once, one that is stopped after `STOPPED_SECONDS`; its tasks go to the next free ones, each at most
+    `MAX_ATTEMPTS` times, then it is reported as failed. A stopped worker that is continued later ends by itself, and
+    what it may still bring is of an earlier attempt, which the spool refuses. Workers end when this process does,
+    however it ends.
     """
 
     home: Home
     n_workers: int
+    device: str = "cpu"
+    n_gpus: int = 1  # that the workers share out; 1: all train on `device`
     main: Callable[..., None] | None = None  # what a worker runs; replaced in tests
     _workers: list[_Worker] = field(default_factory=list)
     _waiting: deque[Task] = field(default_factory=deque)
@@ -57,6 +66,8 @@ class ProcessEngine(Engine):
 
     def __post_init__(self) -> None:
         self.capacity = self.n_workers + 1  # one waits, so that a worker never does
+        if self.device.startswith("cuda"):
+            self.capacity = self.n_workers * GPU_WINDOW
 
     def start(self) -> None:
         """Start the workers that are missing."""
@@ -69,28 +80,43 @@ class ProcessEngine(Engine):
         process = context.Process(
             target=self.main or worker_main, args=(theirs, str(self.home.root.resolve())), daemon=True
         )
-        with _environment_of_workers():
+        taken = {worker.number for worker in self._workers}
+        number = next(k for k in itertools.count() if k not in taken)
+        with _environment_of_workers(self._gpu_of(number)):
             process.start()
         theirs.close()  # so that the pipe breaks when the worker dies
-        return _Worker(process, ours)
+        return _Worker(number, process, ours)
+
+    def _gpu_of(self, number: int) -> str | None:
+        """Return the only GPU that a worker sees, in the words of CUDA_VISIBLE_DEVICES; None: all that there are."""
+        if self.n_gpus < 2:
+            return None
+        allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+        names = allowed.split(",") if allowed else [str(k) for k in range(self.n_gpus)]
+        return names[number % self.n_gpus].strip()
 
     def submit(self, task: Task) -> None:
-        """Give the task to a free worker, or queue it."""
+        """Give the task to a free worker, or queue it; on GPUs it waits for company until `next_done`."""
         self.start()
         self._waiting.append(task)
-        self._dispatch()
+        if not self.device.startswith("cuda"):
+            self._dispatch()
 
     def _dispatch(self) -> None:
-        for worker in self._workers:
-            if worker.ready and worker.task is None and self._waiting:
-                worker.task = self._waiting.popleft()
+        idle = [worker for worker in self._workers if not worker.tasks]
+        n_idle = len(idle)  # those that are still starting up get their share as well
+        for worker in [worker for worker in idle if worker.ready]:
+            if self._waiting:
+                share = math.ceil(len(self._waiting) / n_idle)
+                worker.tasks = take_bundle(self._waiting, functools.partial(_most, share))
+                n_idle -= 1
                 with contextlib.suppress(OSError):  # a worker that is dead already is found by its sentinel
-                    worker.pipe.send(worker.task)
+                    worker.pipe.send(worker.tasks)
 
     @property
     def n_open(self) -> int:
         """Tasks that wait, are being trained, or have come out and were not fetched."""
-        return len(self._waiting) + len(self._done) + sum(worker.task is not None for worker in self._workers)
+        return len(self._waiting) + len(self._done) + sum(len(worker.tasks) for worker in self._workers)
 
     def next_done(self, timeout: float) -> tuple[Task, Path] | None:
         """Wait for workers; feed those that are free before anything else."""
@@ -98,6 +124,7 @@ class ProcessEngine(Engine):
         while not self._done:
             if not self.n_open:
                 return None
+            self._dispatch()
             by_handle: dict[Any, _Worker] = {}
             for worker in self._workers:
                 by_handle |= {worker.pipe: worker, worker.process.sentinel: worker}
@@ -106,9 +133,9 @@ class ProcessEngine(Engine):
             for worker in {id(w): w for w in (by_handle[handle] for handle in heard)}.values():
                 self._hear(worker)
             self._look()
-            self._dispatch()
             if not heard and left <= LOOK_SECONDS and not self._done:
                 return None
+        self._dispatch()
         return self._done.popleft()
 
     def _hear(self, worker: _Worker) -> None:
@@ -124,9 +151,8 @@ class ProcessEngine(Engine):
         elif kind == "error":
             raise content
         else:
-            assert worker.task is not None
-            self._done.append((worker.task, Path(content)))
-            worker.task = None
+            self._done.extend(zip(worker.tasks, map(Path, content), strict=True))
+            worker.tasks = []
 
     def _look(self) -> None:
         """Let go of the workers that have been stopped for long.
@@ -155,18 +181,20 @@ class ProcessEngine(Engine):
         """Go on without a worker: its pipe is closed, at which it ends if it still can, and another takes its task."""
         worker.pipe.close()
         self._workers.remove(worker)
-        task = worker.task
-        if task is not None:
-            written = self.home.outcome_of(task.study, task.key)
-            if spool.attempt_of(written) == task.attempt:  # it died between writing the outcome and saying so
-                self._done.append((task, written))
-            elif is_last_attempt(task):
-                reason = f"its worker process was lost {MAX_ATTEMPTS} times, last by {how}"
-                self._done.append((task, write_failure(task, self.home, reason)))
-            else:
-                self._waiting.appendleft(replace(task, attempt=task.attempt + 1))
+        for task in reversed(worker.tasks):
+            self._give_again(task, how)
         if self.n_open:
             self.start()
+
+    def _give_again(self, task: Task, how: str) -> None:
+        written = self.home.outcome_of(task.study, task.key)
+        if spool.attempt_of(written) == task.attempt:  # the worker was lost between writing the outcome and saying so
+            self._done.append((task, written))
+        elif is_last_attempt(task):
+            reason = f"its worker process was lost {MAX_ATTEMPTS} times, last by {how}"
+            self._done.append((task, write_failure(task, self.home, reason)))
+        else:
+            self._waiting.appendleft(replace(task, attempt=task.attempt + 1))
 
     def close(self) -> None:
         """End the workers: they have nothing to save, an outcome is in the spool whole or not at all."""
@@ -188,6 +216,11 @@ class ProcessEngine(Engine):
         self._waiting.clear()
 
 
+def _most(n_tasks: int, first: Task) -> int:
+    """Return how many replicas a worker gets at the most: of so many tasks, and no more than go into a pack."""
+    return min(most_replicas(first), n_tasks * first.replication.n_replicas)
+
+
 def _is_stopped(process: SpawnProcess) -> bool:
     """Ask the system whether a child is stopped: no long epoch is taken for it, as a silence could be."""
     if not hasattr(os, "waitid") or process.pid is None:  # before Python 3.13 macOS lacks it
@@ -198,10 +231,11 @@ def _is_stopped(process: SpawnProcess) -> bool:
 
 
 @contextlib.contextmanager
-def _environment_of_workers() -> Iterator[None]:
-    """While a worker is started: one thread for its linear algebra, and no Ctrl-C (that is the coordinator's)."""
-    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
+def _environment_of_workers(gpu: str | None) -> Iterator[None]:
+    """While a worker is started: its GPU, one thread for its linear algebra, and no Ctrl-C (the coordinator's)."""
+    variables = dict.fromkeys(_THREAD_VARIABLES, "1") | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     masks = hasattr(signal, "pthread_sigmask")
     if masks:  # inherited, so that the worker is deaf from its first instruction on
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

@@ -13,21 +13,21 @@ from typing import Any
 from lab.errors import LabError
 from lab.storage import Home
 from lab.task import Task
-from lab.trial import evaluate
+from lab.trial import evaluate_together
 
 
 def worker_main(pipe: Connection, home_root: str) -> None:
-    """Run a worker process: say "ready", then train one task after the other until the pipe breaks."""
+    """Run a worker process: say "ready", then train one bundle of tasks after the other until the pipe breaks."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # stdout may be the coordinator's JSON
-    tasks: deque[Task] = deque()
+    bundles: deque[list[Task]] = deque()
     wake = threading.Semaphore(0)
 
     def listen() -> None:
         # the pipe breaks the moment the coordinator ends, even by SIGKILL; training is then worth nothing
         with contextlib.suppress(EOFError, OSError):
             while True:
-                tasks.append(pipe.recv())
+                bundles.append(pipe.recv())
                 wake.release()
         os._exit(0)
 
@@ -43,7 +43,7 @@ def worker_main(pipe: Connection, home_root: str) -> None:
             os._exit(0)
         wake.acquire()
         try:
-            answer = ("done", str(evaluate(tasks.popleft(), home)))
+            answer = ("done", [str(path) for path in evaluate_together(bundles.popleft(), home)])
         except LabError as error:
             answer = ("error", error)
 
