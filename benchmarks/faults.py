@@ -169,9 +169,9 @@ def main(argv: list[str] | None = None, folder: Path = records.FOLDER) -> int:
         f"Studies of {N_TRIALS} trials with faked training, in one process each, disturbed until a run is not. `kill`, "
         "`raise` (an error that nobody foresaw) and `enospc` (a full disk) happen at a random passage of a random "
         "failpoint; signals come at random times; a file of the spool or a checkpoint is damaged between two runs. "
-        "After each fault: no trial is lost or counted twice, what lies in MLflow, Optuna and on the disk agrees and is "
-        "as it was written, the exit code is the documented one. At the end of each study: nothing is left RUNNING or "
-        "temporary, and all that was measured equals an undisturbed study bit for bit."
+        "After each fault: no trial is lost or counted twice, what lies in MLflow, Optuna and on the disk agrees and "
+        "is as it was written, the exit code is the documented one. At the end of each study: nothing is left RUNNING "
+        "or temporary, and all that was measured equals an undisturbed study bit for bit."
     )
     records.write("faults", about, {"Faults": rows}, facts, folder)
     return 1 if campaign.violations else 0

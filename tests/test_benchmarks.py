@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from benchmarks import faults as faults_benchmark
 from benchmarks import records
+from tests import faults
 
 ROWS = [
     {"case": "a", "seconds": 0.123456, "n": 3, "limit": None},
@@ -46,3 +49,22 @@ def test_what_a_study_costs_beside_its_training_is_written_down(tmp_path):
     assert processor["at 10,000 trials"] == pytest.approx(10_000 * processor["cost"])
     assert cost["MLflow, metric rows"]["cost"] > 20  # a trial has more numbers than that
     assert overhead[0]["workers"] == 1 and overhead[0]["ratio"] >= 1
+
+
+@pytest.mark.slow
+def test_random_faults_are_injected_and_written_down(tmp_path):
+    assert faults_benchmark.main(["--n", "3", "--seed", "1"], tmp_path) == 0
+    [rows] = json.loads((tmp_path / "faults.json").read_text())["tables"].values()
+    found = {row["fault"]: row for row in rows}
+    assert found.pop("all")["injected"] == sum(row["injected"] for row in found.values()) >= 3
+    assert all(row["violations"] == 0 for row in rows)
+
+
+def test_a_study_that_measures_something_else_after_a_fault_is_a_violation(begun, tmp_path, capsys):
+    with faults.fake_trainer():
+        campaign = faults_benchmark.Campaign(np.random.default_rng(0), tmp_path, begun, undisturbed=None)
+        study = campaign.begin()
+        while not campaign.disturb(study):
+            pass
+    assert campaign.violations.total() == 1
+    assert "VIOLATION after" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """Training never waits for a tracking server, and what was not published is published later, once."""
 
+import statistics
 import threading
 import time
 from pathlib import Path
@@ -136,17 +137,19 @@ def test_an_unpublished_outcome_that_was_damaged_is_trained_again(home, undistur
     assert invariants.measured(home, faults.NAME) == invariants.measured(undisturbed, faults.NAME)
 
 
-def test_a_slow_server_does_not_slow_training(home, monkeypatch):
+def test_a_slow_server_slows_training_by_less_than_two_percent(home):
     server = Server(home, seconds=1.0)
-    begun = []
+    took = []
     background = BackgroundPublisher(server.open, lambda run_ids: None)
     try:
-        for k in range(3):
-            started = time.monotonic()
+        for k in range(50):
+            started = time.perf_counter()
             background.publish(Path(f"/nowhere/explore-{k:04d}"))
             background.published()
-            begun.append(time.monotonic() - started)
-        assert max(begun) < 0.2
+            took.append(time.perf_counter() - started)
+            time.sleep(0.01)
+        assert statistics.median(took) < 0.02 * 0.1  # of a training of a tenth of a second
+        assert max(took) < 0.5  # what another process may hold up on a busy machine; the server takes a second
     finally:
         background.close()
 
