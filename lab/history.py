@@ -49,10 +49,14 @@ class Predictions(NamedTuple):
 
 
 class Examples(NamedTuple):
-    """The hardest test images of a trial: places in the test set (K,), 8-bit images (K, channels, height, width)."""
+    """The hardest test images of a trial: places in the test set (K,), 8-bit images (K, channels, height, width).
+
+    `seen_KHW` says, of convolutional networks, where they see the class that most replicas call, 0 to 255.
+    """
 
     index_K: np.ndarray
     images_KCHW: np.ndarray
+    seen_KHW: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,8 @@ class History:
             return None
         content = self.artifacts.read(key, ["examples.npz"])["examples.npz"]
         with self.artifacts.parsing(key, "examples.npz"), np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            return Examples(arrays["index_K"], arrays["images_KCHW"])
+            seen = arrays["seen_KHW"] if "seen_KHW" in arrays else None
+            return Examples(arrays["index_K"], arrays["images_KCHW"], seen)
 
     def signals(self, key: str) -> pd.DataFrame:
         """Read the signal health of the layers of a trial, see `lab.analysis.signals.table`; empty if there is none."""

@@ -88,7 +88,7 @@ def results(
     if any(step.signals for step in trained.snapshots):
         files["signals.parquet"] = signals(trained)
     # the report shows them, and is built from the run history alone; of every trial they would be a burden
-    images = examples(dataset, trained) if task.phase == "confirm" else None
+    images = examples(task, dataset, trained) if task.phase == "confirm" else None
     if images is not None:
         files["examples.npz"] = images
     kept, left_out = weights.of_trial(task, trained)
@@ -251,8 +251,11 @@ def _kept(trained: Trained, values: np.ndarray) -> np.ndarray:
     return kept.reshape(values.shape[0], -1, *values.shape[-2:])
 
 
-def examples(dataset: "Dataset", trained: Trained) -> bytes | None:
-    """Return the test images with the highest bias² and with the highest variance, as 8-bit ones; None without any."""
+def examples(task: "Task", dataset: "Dataset", trained: Trained) -> bytes | None:
+    """Return the test images with the highest bias² and with the highest variance, as 8-bit ones; None without any.
+
+    Of convolutional networks also where in them the replicas see the class that most of them call (lab.training.cam).
+    """
     from lab.analysis.examples import per_example
 
     table = per_example(_kept(trained, trained.probabilities_DINC), dataset.test.labels, dataset.test.posterior)
@@ -260,12 +263,30 @@ def examples(dataset: "Dataset", trained: Trained) -> bytes | None:
         return None
     chosen = np.unique([table[part].nlargest(N_EXAMPLES).index for part in ("bias_sq", "variance")])
     images = dataset.test.images[chosen]
+    arrays = {"index_K": chosen}
+    seen_KHW = _seen(task, dataset, trained, images, table["vote"].to_numpy()[chosen])
+    if seen_KHW is not None:
+        arrays["seen_KHW"] = np.round(255 * seen_KHW).astype(np.uint8)
     if images.dtype != np.uint8:
         low, high = float(dataset.test.images.min()), float(dataset.test.images.max())
         images = np.round(255 * (images - low) / max(high - low, 1e-12)).astype(np.uint8)
     sink = io.BytesIO()
-    np.savez_compressed(sink, allow_pickle=False, index_K=chosen, images_KCHW=images)
+    np.savez_compressed(sink, allow_pickle=False, images_KCHW=images, **arrays)
     return sink.getvalue()
+
+
+def _seen(
+    task: "Task", dataset: "Dataset", trained: Trained, images_KCHW: np.ndarray, classes_K: np.ndarray
+) -> np.ndarray | None:
+    """Return where the replicas that did not diverge see a class in each image, (K, H, W); None where that is none."""
+    from lab.knobs import TrialConfig
+    from lab.training import cam
+
+    config = TrialConfig.from_dict(task.config)
+    if not trained.weights:
+        return None
+    rows = np.flatnonzero(~trained.snapshots[-1].diverged_R).tolist()
+    return cam.maps(config, trained.weights, images_KCHW, classes_K, rows=rows, n_classes=dataset.n_classes)
 
 
 def metrics(task: "Task", dataset: "Dataset", trained: Trained, seconds: float) -> dict[str, Any]:

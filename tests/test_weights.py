@@ -104,6 +104,9 @@ def test_the_weights_of_a_convolutional_network_are_those_of_torchs_layers(tmp_p
     folder = confirmed(tmp_path, family="cnn", norm="group", n_train=60)
     with np.load(folder / "predictions.npz", allow_pickle=False) as arrays:
         stored = np.exp(arrays["log_probabilities_DINC"]).reshape(4, 30, 10)
+    with np.load(folder / "examples.npz", allow_pickle=False) as arrays:
+        assert arrays["seen_KHW"].shape == (len(arrays["index_K"]), 8, 8)
+        assert arrays["seen_KHW"].max() > 100
     replicas, _ = weights.unpacked((folder / weights.FILE).read_bytes())
     for r, tensors in enumerate(replicas):
         state = {name: torch.from_numpy(value) for name, value in tensors.items()}

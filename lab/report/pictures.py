@@ -12,6 +12,8 @@ import numpy as np
 from markupsafe import Markup, escape
 
 MOST_BARS = 20
+SEEN = (0xD5, 0x5E, 0x00)  # vermilion of Okabe & Ito, which is seen on black, grey and white
+MOST_COLOUR = 0.8  # of a map at its largest value: the image is still seen under it
 
 
 def png(image_CHW: np.ndarray) -> bytes:
@@ -41,6 +43,13 @@ def picture(image_CHW: np.ndarray, text: str) -> Markup:
         ).format(text, points)
     source = "data:image/png;base64," + base64.b64encode(png(image_CHW)).decode()
     return Markup('<img class="pixels" src="{}" alt="{}">').format(source, text)
+
+
+def overlay(image_CHW: np.ndarray, seen_HW: np.ndarray) -> np.ndarray:
+    """Return an 8-bit image in grey under a map (0 to 255) in colour, (3, H, W): the higher, the more colour."""
+    grey_HW, share_HW = image_CHW.mean(axis=0), MOST_COLOUR * seen_HW / 255
+    mixed = [(1 - share_HW) * grey_HW + share_HW * channel for channel in SEEN]
+    return np.round(np.stack(mixed)).astype(np.uint8)
 
 
 def vote_bars(votes_C: Sequence[int], label: int, names: Sequence[str]) -> Markup:

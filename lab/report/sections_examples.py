@@ -10,11 +10,16 @@ from markupsafe import Markup
 from lab.analysis.examples import AGREEMENT, CONFIDENCE, concentration
 from lab.report import figures_examples
 from lab.report.context import Page, which
-from lab.report.pictures import picture, vote_bars
+from lab.report.pictures import overlay, picture, vote_bars
 from lab.report.text import count, num, percent
 from lab.report.view import Block, Section, figure_view, panel, table_view
 
 MOST_CARDS = 8
+SEEN_NOTE = (
+    "The second picture of an image shows in colour where the replicas see the class that most of them call: Grad-CAM "
+    "of the last block's maps (Selvaraju et al. 2017), the mean over {n} replicas, each scaled to its largest value. "
+    "It shows what the networks reacted to, not whether that was right."
+)
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,7 @@ class Card:
     """One image of the gallery, what its label is, what the replicas say, and its parts of the risk."""
 
     image: Markup | str
+    seen: Markup | str
     title: str
     said: str
     bars: Markup
@@ -63,6 +69,8 @@ def examples(page: Page) -> Section:
     )])  # fmt: skip
     galleries = [g for g in _galleries(page, table) if g.cards]
     blocks += [Block("gallery", g) for g in galleries]
+    if galleries and page.tables.images is not None and page.tables.images.seen_KHW is not None:
+        blocks.append(Block("note", SEEN_NOTE.format(n=num(focus.get("n_replicas")))))
     if galleries and page.tables.images is None:
         blocks.append(Block("note", "Images are kept of the confirmed configuration only: they come with the "
                             "confirmation."))  # fmt: skip
@@ -103,11 +111,16 @@ def _card(page: Page, row: dict[Hashable, Any]) -> Card:
     votes = votes_NC[row["index"]]
     names = [str(n) for n in page.history.data.get("class_names", range(len(votes)))]
     image: Markup | str = ""
+    seen: Markup | str = ""
     if images is not None and row["index"] in images.index_K:
         place = int((images.index_K == row["index"]).argmax())
         image = picture(images.images_KCHW[place], f"Test image {row['index']}, labelled {row['name']}")
+        if images.seen_KHW is not None:
+            drawn = overlay(images.images_KCHW[place], images.seen_KHW[place])
+            seen = picture(drawn, f"Where the replicas see “{row['vote_name']}” in test image {row['index']}")
     return Card(
         image=image,
+        seen=seen,
         title=f"labelled “{row['name']}”",
         said=f"{votes[row['vote']]} of {votes.sum()} say “{row['vote_name']}”",
         bars=vote_bars(votes.tolist(), int(row["label"]), names),

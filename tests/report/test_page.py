@@ -151,6 +151,22 @@ def test_the_same_history_gives_the_same_bytes(made, kind):
     assert render(history, collect(history)) == made(kind)[2]
 
 
+def test_of_a_convolutional_network_each_image_comes_with_what_it_reacted_to(made):
+    history, tables, html = made("healthy")
+    n_pictures = len(Outline(html).all("img"))
+    assert "Grad-CAM" not in html
+    seen = np.full((len(tables.images.index_K), 8, 8), 255, np.uint8)
+    names = {**history.data, "class_names": [HOSTILE + str(k) for k in range(10)]}
+    examples = tables.examples.assign(vote_name=HOSTILE)
+    both = dataclasses.replace(tables, images=tables.images._replace(seen_KHW=seen), examples=examples)
+    html = without_bundle(render(dataclasses.replace(history, data=names), both))
+    pictures = Outline(html).all("img")
+    assert len(pictures) == 2 * n_pictures
+    assert "Grad-CAM of the last block" in html
+    assert sum("Where the replicas see" in attrs["alt"] for attrs, _ in pictures) == n_pictures
+    assert "<script>alert" not in html
+
+
 def test_hostile_names_are_shown_and_never_run(made):
     history, tables, _ = made("healthy")
     trials = history.trials.assign(init_scheme=HOSTILE, run_id=HOSTILE)

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from lab.report.pictures import picture, png, vote_bars
+from lab.report.pictures import overlay, picture, png, vote_bars
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -48,3 +48,10 @@ def test_of_many_classes_only_those_with_a_vote_and_the_label_have_a_bar():
     votes[4], votes[77] = 5, 2
     svg = ET.fromstring(str(vote_bars(votes, 50, [str(c) for c in range(100)])))
     assert len([r for r in svg.findall("rect") if r.get("class") != "label"]) == 3
+
+
+def test_a_map_colours_what_is_under_it_and_leaves_the_rest_grey():
+    image = np.array([[[0, 100, 200]]] * 3, np.uint8)
+    drawn = overlay(image, np.array([[0, 255, 0]], np.uint8))
+    np.testing.assert_array_equal(drawn[:, 0, [0, 2]], [[0, 200]] * 3)
+    np.testing.assert_allclose(drawn[:, 0, 1], 0.2 * 100 + 0.8 * np.array([0xD5, 0x5E, 0]), atol=0.5)
