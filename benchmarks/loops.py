@@ -23,7 +23,7 @@ from lab.training.strategy import pack_size
 
 N_CLASSES = 10
 N_BATCHES = 4  # of an epoch
-WARM_UP = 2  # epochs that are not timed
+WARM_UP = 1  # epochs that are not timed
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Full(Exception):
 class Stopwatch:
     """Counts laps after the first `WARM_UP` of them, until the time is up."""
 
-    def __init__(self, seconds: float, device: str, min_laps: int = 2) -> None:
+    def __init__(self, seconds: float, device: str, min_laps: int = 1) -> None:
         self.limit, self.min_laps, self.device = seconds, min_laps, device
         self.laps = 0
         self.start = (0.0, 0.0)

@@ -8,7 +8,8 @@ import argparse
 import multiprocessing
 import os
 import statistics
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 
 from benchmarks import loops, records
 from benchmarks.loops import Case, Work
+from lab.training.allocator import keep_freed_memory
 
 DIGITS, FASHION, COLOUR = (1, 8, 8), (1, 28, 28), (3, 32, 32)
 GRID = [
@@ -33,13 +35,14 @@ GPU_GRID = [
 ABOUT = """One replica-step is one optimiser step of one network on its own batch. `user` is one replica after another
 with a DataLoader over a TensorDataset and default Adam; `loop` the best loop over single networks (tensors on the
 device, fused Adam, channels last for images{compiled}); `lab` is `lab.training.fit`, epochs alone, with packs as it
-chooses. {arrangement} Random images of the stated shape. Rates are medians of {rounds} interleaved rounds of {seconds}
-s for each arrangement; ratios are medians of the ratios within a round."""
+chooses. {arrangement} Random images of the stated shape. n = {rounds} interleaved rounds of at least {seconds} s and
+one epoch of four steps for each arrangement, as many as fit into {minutes:g} minutes; rates are medians of them,
+ratios medians of the ratios within a round."""
 CPU_ARRANGEMENT = """The whole machine: `user` gets one process with as many threads as cores, or with one thread,
 whichever is faster; `loop` one process with as many threads as cores, or as many single-threaded processes as cores,
 whichever is faster; `lab` as many single-threaded processes as cores, each with its own R replicas (another trial).
-`per core` is the ratio of processor time of a replica-step in single-threaded processes, which a busy neighbour
-disturbs least."""
+Processes of `loop` and `lab` keep freed memory (lab/training/allocator.py). `per core` is the ratio of processor time
+of a replica-step in single-threaded processes, which a busy neighbour disturbs least."""
 Measure = Callable[..., Work]
 Rate = tuple[float, float]  # replica-steps a second, processor seconds of one
 
@@ -47,9 +50,10 @@ Rate = tuple[float, float]  # replica-steps a second, processor seconds of one
 class Machine:
     """As many processes as cores, which do the same work at the same time."""
 
-    def __init__(self, n_processes: int) -> None:
+    def __init__(self, n_processes: int, initializer: Callable[[], object] | None = None) -> None:
+        """Start processes that each run `initializer` first."""
         context = multiprocessing.get_context("spawn")
-        self.pools = [ProcessPoolExecutor(1, mp_context=context) for _ in range(n_processes)]
+        self.pools = [ProcessPoolExecutor(1, mp_context=context, initializer=initializer) for _ in range(n_processes)]
 
     def rate(
         self, n_processes: int, threads: int, measure: Measure, case: Case, seconds: float, **options: object
@@ -71,10 +75,13 @@ def _in_worker(threads: int, measure: Measure, case: Case, seconds: float, optio
     return measure(case, seconds, **options)
 
 
-def on_cpu(machine: Machine, case: Case, seconds: float, compiled: bool) -> dict[str, float]:
-    """Return what one round measures: rates of the whole machine, and the two ratios of a core."""
+def on_cpu(plain: Machine, machine: Machine, case: Case, seconds: float, compiled: bool) -> dict[str, float]:
+    """Return what one round measures: rates of the whole machine, and the two ratios of a core.
+
+    Loop and lab run in processes that keep freed memory, as the lab's workers do; the user's in plain ones.
+    """
     n = len(machine.pools)
-    user = [machine.rate(1, threads, loops.user, case, seconds) for threads in sorted({1, n})]
+    user = [plain.rate(1, threads, loops.user, case, seconds) for threads in sorted({1, n})]
     loop = [machine.rate(n, 1, loops.best_loop, case, seconds)]
     if n > 1:
         loop.append(machine.rate(1, n, loops.best_loop, case, seconds))
@@ -99,6 +106,15 @@ def on_gpu(device: str, case: Case, seconds: float, compiled: bool) -> dict[str,
     }
 
 
+def fitting(seconds: float) -> Iterator[int]:
+    """Yield the numbers of the rounds that fit into this time, by the longest so far; one round in any case."""
+    started, longest, number = time.monotonic(), 0.0, 0
+    while number == 0 or time.monotonic() - started + longest <= seconds:
+        began = time.monotonic()
+        yield number
+        number, longest = number + 1, max(longest, time.monotonic() - began)
+
+
 def row(case: Case, rounds: list[dict[str, float]]) -> dict[str, object]:
     """Return the row of a case: medians over the rounds."""
 
@@ -119,8 +135,8 @@ def row(case: Case, rounds: list[dict[str, float]]) -> dict[str, object]:
 def main(arguments: list[str] | None = None, folder: Path = records.FOLDER) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement")
+    parser.add_argument("--minutes", type=float, default=7.0, help="that the rounds may take in all")
+    parser.add_argument("--seconds", type=float, default=0.5, help="of each measurement")
     parser.add_argument("--compile", action="store_true", help="let the loop be compiled too (needs a C++ compiler)")
     parser.add_argument("--quick", action="store_true", help="two tiny cases, one round")
     parser.add_argument("--study", action="store_true", help="a whole capacity_sweep instead (needs all of the lab)")
@@ -132,26 +148,29 @@ def main(arguments: list[str] | None = None, folder: Path = records.FOLDER) -> i
     is_cpu = options.device == "cpu"
     grid = GRID if is_cpu else GPU_GRID
     if options.quick:
-        grid, options.rounds, options.seconds = [replace(GRID[0], replicas=4), Case("cnn", 1, 2, DIGITS, 8, 4)], 1, 0.05
-    machine = Machine((os.cpu_count() or 1) if is_cpu else 0)
+        grid = [replace(GRID[0], replicas=4), Case("cnn", 1, 2, DIGITS, 8, 4)]
+        options.minutes, options.seconds = 0.0, 0.05
+    n_processes = (os.cpu_count() or 1) if is_cpu else 0
+    plain, machine = Machine(n_processes), Machine(n_processes, keep_freed_memory)
     rounds: dict[Case, list[dict[str, float]]] = {case: [] for case in grid}
     facts = records.machine(**loops.gpu(options.device))
     try:
-        for number in range(options.rounds):
+        for number in fitting(60 * options.minutes):
             for case in grid:
-                print(f"round {number + 1} of {options.rounds}: {case.name}", flush=True)
+                print(f"round {number + 1}: {case.name}", flush=True)
                 one = (
-                    on_cpu(machine, case, options.seconds, options.compile)
+                    on_cpu(plain, machine, case, options.seconds, options.compile)
                     if is_cpu
                     else on_gpu(options.device, case, options.seconds, options.compile)
                 )
                 rounds[case].append(one)
     finally:
+        plain.close()
         machine.close()
     about = ABOUT.format(
         compiled=", compiled where that is faster" if options.compile else "",
         arrangement=CPU_ARRANGEMENT if is_cpu else "One process, one GPU.",
-        rounds=options.rounds, seconds=options.seconds,
+        rounds=len(rounds[grid[0]]), seconds=options.seconds, minutes=options.minutes,
     )  # fmt: skip
     tables: dict[str, list[dict[str, object]]] = {}
     for case in grid:

@@ -39,6 +39,17 @@ def test_the_table_of_pack_sizes_has_a_row_a_case(tmp_path):
             assert row["loss"] == pytest.approx(row[f"pack {row['chosen']}"] / min(times) - 1, abs=1e-3)
 
 
+def test_a_round_is_begun_only_if_one_as_long_as_the_longest_fits(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(throughput.time, "monotonic", lambda: clock[0])
+    lengths, begun = [3.0, 5.0, 1.0, 2.0, 1.0], []
+    for number in throughput.fitting(16.0):
+        begun.append(clock[0])
+        clock[0] += lengths[number]
+    assert begun == [0.0, 3.0, 8.0, 9.0, 11.0]  # 12 + 5 is more than 16
+    assert list(throughput.fitting(0.0)) == [0]
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.family)
 def test_all_ways_train_a_network_of_the_same_size(case):
     network = loops.alone(case)
@@ -50,7 +61,7 @@ def test_all_ways_train_a_network_of_the_same_size(case):
 @pytest.mark.parametrize("pack", [1, 2, 4])
 def test_a_lap_of_the_lab_counts_the_replicas_of_one_pack(pack):
     work = loops.lab(CASES[0], 0.0, pack=pack)
-    assert work.replica_steps == 2 * loops.N_BATCHES * pack
+    assert work.replica_steps == loops.N_BATCHES * pack
 
 
 def test_a_moment_belongs_to_the_innermost_part_that_has_a_name(monkeypatch):

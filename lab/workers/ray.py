@@ -24,7 +24,7 @@ from lab.storage import Home
 from lab.task import Task
 from lab.trial import evaluate, write_failure
 from lab.workers.engine import MAX_ATTEMPTS, Engine, is_last_attempt
-from lab.workers.worker import one_thread
+from lab.workers.worker import keep_memory, one_thread
 
 OBJECT_STORE_BYTES = 256 * 2**20  # of a cluster started here: outcomes of some megabytes pass through it
 
@@ -162,6 +162,7 @@ def _evaluate(task: Task) -> tuple[str, Any]:
     """Train one trial on a machine of the cluster; return its outcome as bytes, or the error that ends the study."""
     if task.device == "cpu":
         one_thread()
+        keep_memory()
     try:
         with tempfile.TemporaryDirectory() as folder:
             outcome = spool.read_outcome(evaluate(task, Home(Path(folder))))

@@ -34,6 +34,7 @@ def worker_main(pipe: Connection, home_root: str) -> None:
     threading.Thread(target=listen, daemon=True).start()
     import_heavy()
     one_thread()
+    keep_memory()
     home = Home(Path(home_root))
     answer: tuple[str, Any] = ("ready", None)
     while True:
@@ -55,6 +56,13 @@ def import_heavy() -> None:
     import lab.analysis.decomposition
     import lab.data.datasets
     import lab.training  # noqa: F401
+
+
+def keep_memory() -> None:
+    """Keep what a step has freed for the next one."""
+    from lab.training.allocator import keep_freed_memory
+
+    keep_freed_memory()
 
 
 def one_thread() -> None:
