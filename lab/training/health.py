@@ -61,7 +61,7 @@ def measure(pack: Pack, before_RP: Tensor, images_RBCHW: Tensor) -> dict[str, ND
 
     Args:
         pack: After the step; it still holds the gradient.
-        before_RP: The weights before the step.
+        before_RP: The weights before the step; afterwards it holds something else.
         images_RBCHW: Examples of each replica's training set.
     """
     probe = Probe(pack.network.config.activation)
@@ -73,11 +73,15 @@ def measure(pack: Pack, before_RP: Tensor, images_RBCHW: Tensor) -> dict[str, ND
     assert gradient_RP is not None
     for name, columns in _weights(pack):
         weight_Rp, start_Rp = pack.theta_RP[:, columns], before_RP[:, columns]
-        found[f"signal:weight:{name}"] = weight_Rp.square().mean(dim=1).sqrt()
-        found[f"signal:gradient:{name}"] = gradient_RP[:, columns].square().mean(dim=1).sqrt()
+        found[f"signal:weight:{name}"] = _root_mean_square(weight_Rp)
+        found[f"signal:gradient:{name}"] = _root_mean_square(gradient_RP[:, columns])
         size_R = torch.linalg.vector_norm(start_Rp, dim=1)
-        found[f"signal:update:{name}"] = torch.linalg.vector_norm(weight_Rp - start_Rp, dim=1) / size_R
+        found[f"signal:update:{name}"] = torch.linalg.vector_norm(start_Rp.sub_(weight_Rp), dim=1) / size_R
     return {name: value_R.to("cpu", torch.float64).numpy() for name, value_R in found.items()}
+
+
+def _root_mean_square(values_Rp: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(values_Rp, dim=1) / values_Rp.shape[1] ** 0.5
 
 
 def _weights(pack: Pack) -> Iterator[tuple[str, slice]]:

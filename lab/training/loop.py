@@ -181,8 +181,10 @@ def _one_epoch(crew: Crew, sets: TrainingSets, *, is_watched: bool) -> None:
     if is_watched:
         for k in range(crew.n_batches - 1):
             step(Moment(k))
-        before_RP = crew.pack.theta_RP.clone()
-        step(Moment(crew.n_batches - 1))
+        last = Moment(crew.n_batches - 1)
+        _differentiate(crew, sets, last)
+        before_RP = crew.pack.theta_RP.clone()  # now, as the activations of the step are gone
+        _update(crew, last)
         crew.signals = health.measure(crew.pack, before_RP, sets.first(health.N_EXAMPLES, crew.sets_R))
     elif crew.graphs is not None:
         crew.graphs.epoch(crew.n_batches, step)
@@ -194,6 +196,12 @@ def _one_epoch(crew: Crew, sets: TrainingSets, *, is_watched: bool) -> None:
 
 def _one_step(crew: Crew, sets: TrainingSets, moment: Moment) -> None:
     """Update every replica once, on its own batch. On a GPU all of it may be captured: it must not ask the host."""
+    _differentiate(crew, sets, moment)
+    _update(crew, moment)
+
+
+def _differentiate(crew: Crew, sets: TrainingSets, moment: Moment) -> None:
+    """Compute the gradient of every replica's loss on its own batch."""
     pack = crew.pack
     images_RBCHW, targets = sets.batch(crew.batch(moment))  # labels (R, B); distributions (R, B, C) once mixed
     if not crew.augmentation.is_off:
@@ -206,6 +214,11 @@ def _one_step(crew: Crew, sets: TrainingSets, moment: Moment) -> None:
     x = pack.network.features(pack.weights, images_RBCHW) if known is None else pack.network.enter(known)
     logits_RBC = pack.network.onward(x, pack.weights, pack.buffers, crew.dropout)
     pack.differentiate(crew.criterion(logits_RBC, targets))
+
+
+def _update(crew: Crew, moment: Moment) -> None:
+    """Update the weights by their gradients, with all that the optimiser and its surroundings do to them."""
+    pack = crew.pack
     if crew.l1_R1 is not None:
         pack.penalise(crew.l1_R1)
     if crew.largest_R1 is not None:

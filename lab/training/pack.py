@@ -64,13 +64,13 @@ class Pack:
         self.theta_RP.grad = torch.zeros_like(theta_RP)
         self.buffers, self.frozen = dict(buffers), dict(frozen)
         self.weights: dict[str, Tensor] = {}
-        self._gradients: list[Tensor] = []
         start = 0
         for parameter in network.trained:
             end = start + int(np.prod(parameter.shape))
             shape = (n_replicas, *parameter.shape)
-            self.weights[parameter.name] = theta_RP[:, start:end].view(shape).detach().requires_grad_()
-            self._gradients.append(self.theta_RP.grad[:, start:end].view(shape))
+            weight = theta_RP[:, start:end].view(shape).detach().requires_grad_()
+            weight.register_hook(self.theta_RP.grad[:, start:end].view(shape).copy_)
+            self.weights[parameter.name] = weight
             start = end
         self._trained = list(self.weights.values())
         self.weights |= self.frozen
@@ -111,8 +111,12 @@ class Pack:
         return len(self.theta_RP)
 
     def differentiate(self, summed_loss: Tensor) -> None:
-        """Write the gradient of each replica's own loss to theta's gradient (R, P)."""
-        torch._foreach_copy_(self._gradients, torch.autograd.grad(summed_loss, self._trained))
+        """Write the gradient of each replica's own loss to theta's gradient (R, P).
+
+        The hook of each weight copies its gradient there as soon as it is known, and what is copied is released: there
+        are never two of all of them.
+        """
+        torch.autograd.grad(summed_loss, self._trained)
 
     def penalise(self, l1_R1: Tensor) -> None:
         """Add to each replica's gradient that of its factor times the sum of its absolute weights."""
@@ -129,7 +133,8 @@ class Pack:
 
     def finite_R(self) -> Tensor:
         """Return which replicas have finite weights, shape (R,)."""
-        return torch.isfinite(self.theta_RP).all(dim=1)
+        least_R, largest_R = torch.aminmax(self.theta_RP, dim=1)  # NaN if any is; no second copy of the weights
+        return torch.isfinite(least_R) & torch.isfinite(largest_R)
 
     def take(self, rows_S: Tensor) -> "Pack":
         """Return a copy of these replicas as a pack of their own."""

@@ -69,7 +69,7 @@ def test_gradients_weights_and_updates_are_those_of_the_last_step():
     pack.theta_RP.grad[:, :10] = torch.arange(20, dtype=torch.float64).view(2, 10)
     with torch.no_grad():
         pack.theta_RP.add_(0.1)
-    found = health.measure(pack, before, images(1.0))
+    found = health.measure(pack, before.clone(), images(1.0))
     # theta: hidden weight (1, 2), hidden bias (2), output weight (2, 2), output bias (2)
     assert found["signal:gradient:hidden0"] == pytest.approx([math.sqrt(0.5), math.sqrt((100 + 121) / 2)])
     assert found["signal:gradient:output"][0] == pytest.approx(math.sqrt((16 + 25 + 36 + 49) / 4))

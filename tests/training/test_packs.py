@@ -204,8 +204,8 @@ class Scarce:
 def test_a_pack_that_does_not_fit_is_halved_until_it_does_with_the_same_results(digits, monkeypatch, room):
     jobs, events = jobs_of(CONFIG), []
     expected = train(jobs, digits)
-    scarce = Scarce(room, loop._one_step)
-    monkeypatch.setattr(loop, "_one_step", scarce)
+    scarce = Scarce(room, loop._differentiate)
+    monkeypatch.setattr(loop, "_differentiate", scarce)
     for found, wanted in zip(train(jobs, digits, on_event=events.append), expected, strict=True):
         for first, second in zip(found, wanted, strict=True):
             same_bits(first, second)
@@ -216,7 +216,7 @@ def test_a_pack_that_does_not_fit_is_halved_until_it_does_with_the_same_results(
 def test_memory_that_runs_out_later_costs_no_evaluation_and_no_bit(digits, monkeypatch):
     config = dataclasses.replace(CONFIG, patience=1, averaging="ema", dropout=0.2)
     expected = train([Job(config, REPLICATION)], digits)
-    step, count = loop._one_step, itertools.count()
+    step, count = loop._differentiate, itertools.count()
 
     def sometimes(crew, sets, moment):
         if next(count) in (0, 9, 21):
@@ -230,7 +230,7 @@ def test_memory_that_runs_out_later_costs_no_evaluation_and_no_bit(digits, monke
 
     monkeypatch.setattr(loop, "Crew", Saving)
     monkeypatch.setattr(crew, "Crew", Saving)
-    monkeypatch.setattr(loop, "_one_step", sometimes)
+    monkeypatch.setattr(loop, "_differentiate", sometimes)
     events = []
     for found, wanted in zip(train([Job(config, REPLICATION)], digits, on_event=events.append), expected, strict=True):
         same_bits(found[0], wanted[0])
@@ -238,6 +238,6 @@ def test_memory_that_runs_out_later_costs_no_evaluation_and_no_bit(digits, monke
 
 
 def test_one_replica_that_does_not_fit_is_an_error_with_a_way_out(digits, monkeypatch):
-    monkeypatch.setattr(loop, "_one_step", Scarce(0, None))
+    monkeypatch.setattr(loop, "_differentiate", Scarce(0, None))
     with pytest.raises(ValueError, match="one replica does not fit in the memory of cpu: lower width"):
         train([Job(CONFIG, REPLICATION)], digits)

@@ -67,13 +67,13 @@ def test_patience_that_never_runs_out_still_ends_at_the_best_evaluation(digits):
 
 
 def test_replicas_that_stopped_take_no_further_steps(digits, monkeypatch):
-    n_replicas, step = [], loop._one_step
+    n_replicas, step = [], loop._differentiate
 
     def counted(crew, sets, moment):
         n_replicas.append(len(crew))
         step(crew, sets, moment)
 
-    monkeypatch.setattr(loop, "_one_step", counted)
+    monkeypatch.setattr(loop, "_differentiate", counted)
     config = dataclasses.replace(CONFIG, patience=1)
     free = evaluations(digits, CONFIG)
     n_free = sum(n_replicas)
