@@ -18,6 +18,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from alembic.util.pyfiles import load_python_file
+
 from lab import failpoints, search
 from lab import study as command
 from lab.errors import LabError
@@ -37,10 +39,13 @@ STUDY = Study(
 )  # fmt: skip
 
 
+def _loaded(folder: str, name: str) -> object:
+    # the file beside them, env.py, does the migrating: it has to run every time
+    return _migration(folder, name) if Path(folder).name == "versions" else load_python_file(folder, name)
+
+
 @functools.cache
 def _migration(folder: str, name: str) -> object:
-    from alembic.util.pyfiles import load_python_file
-
     return load_python_file(folder, name)
 
 
@@ -56,7 +61,7 @@ def fake_trainer() -> Iterator[None]:
     from lab.data import datasets
 
     before = training.fit, training.count_parameters, alembic.util.load_python_file
-    alembic.util.load_python_file = _migration
+    alembic.util.load_python_file = _loaded
     training.fit, training.count_parameters = fake_training.fit, fake_training.count_parameters
     datasets.DATASETS["fake"] = fake_training.dataset
     try:

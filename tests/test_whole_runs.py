@@ -70,7 +70,7 @@ def test_a_trial_that_always_kills_its_worker_is_set_aside_and_too_many_of_them_
     killer = TOY.replace(space, "    space=dict(batch_size=Choice(16, 19)), sampler='grid',\n")
     (databases / "studies" / "killer.py").write_text(killer.replace("learning_curve=(1.0, 0.5)", "learning_curve=()"))
     process, pids = start(databases, "killer", "--trials", "2", "--engine", "process", "--workers", "1")
-    _, error = process.communicate(timeout=120)
+    _, error = process.communicate(timeout=400)
     assert process.returncode == 3, error
     assert "error: 50% of the trials of killer gave no result (1 finished, 1 failed)" in error
     assert len(list(pids.iterdir())) in (3, 4)  # three that died, the last of them after the other trial or before it
