@@ -12,9 +12,9 @@ from lab.task import Task
 
 OWN_KNOBS = frozenset(
     {
-        "dropout", "init_scheme", "init_gain", "learning_rate", "momentum", "nesterov", "weight_decay", "schedule",
-        "clip_norm", "patience", "label_noise", "noisy_targets", "label_smoothing", "focal_gamma", "l1", "ema_decay",
-        "swa_start", "epsilon", "attack_epsilon",
+        "dropout", "spatial_dropout", "init_scheme", "init_gain", "learning_rate", "momentum", "nesterov",
+        "weight_decay", "schedule", "clip_norm", "patience", "label_noise", "noisy_targets", "label_smoothing",
+        "focal_gamma", "l1", "ema_decay", "swa_start", "epsilon", "attack_epsilon",
     }
 )  # fmt: skip
 SWITCHES = ("label_smoothing", "attack_epsilon")  # of these, without which an operation is left out

@@ -65,6 +65,7 @@ class TrialConfig:
     convolutions: int = _number(1, 1, 8)  # cnn only: in a row before each pooling; 2 or 3 as in VGG
     residual: str = _option("auto", RESIDUALS)  # layers add their input; auto: on for resnet, off for mlp and cnn
     dropout: float = _number(0.0, 0.0, 0.95)
+    spatial_dropout: float = _number(0.0, 0.0, 0.95)  # the same of whole channels; cnn and resnet
     init_scheme: str = _option("he_normal", (*INIT_SCHEMES, "own"))  # own: as a module of the study file draws itself
     init_gain: float = _number(1.0, 0.0, 100.0)  # multiplies the standard deviation of the initial weights
     weights: str = (

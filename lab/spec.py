@@ -94,6 +94,7 @@ class Study:
             )
         if self.objective == FRONTIER and self.sampler == "cmaes":
             raise SpecError("sampler 'cmaes' has one objective: choose qmc, random, grid, tpe, gp or nsga2 for a pair")
+        self._check_channels()
         self._check_counts()
         if (NAME in self.values("weights")) != (self.pretraining is not None):
             raise SpecError(
@@ -143,6 +144,19 @@ class Study:
             check_name(name, "variant")
             for knob, value in knobs.items():
                 check_knob(knob, value, where=f"variant {name}")
+
+    def _check_channels(self) -> None:
+        """Refuse what no trial could do; where the family is searched too, a trial is infeasible by itself."""
+        shared = {**dataclasses.asdict(TrialConfig()), **self.fixed}
+        for name, knobs in (self.variants or {"": {}}).items():
+            given = shared | knobs
+            if "family" not in self.space and given["family"] == "mlp":
+                if given["spatial_dropout"] or "spatial_dropout" in self.space:
+                    where = f"variant {name}: " if name else ""
+                    raise SpecError(
+                        f"{where}spatial_dropout: an mlp has no channels to drop: set dropout, or a family of cnn or "
+                        "resnet"
+                    )
 
     def _check_counts(self) -> None:
         for name, low, high in (

@@ -88,6 +88,9 @@ BAD = [
     ("fixed={'epochs': True}", "epochs"),
     ("fixed={'epochs': 5, 'epochs': 6}", "epochs"),
     ("space={'depth': Int(1, 2), 'depth': Int(1, 3)}", "depth"),
+    ("fixed={'spatial_dropout': 0.2}", "an mlp has no channels"),
+    ("space={'spatial_dropout': Float(0.0, 0.5)}", "an mlp has no channels"),
+    ("space={}, variants={'a': {}, 'b': {'spatial_dropout': 0.2}}", "variant b: spatial_dropout"),
     # replication
     ("replication=None", "replication"),
     ("replication='disjoint'", "replication"),

@@ -16,6 +16,11 @@ class MLP(Network):
 
     def __init__(self, config: TrialConfig, image_shape: tuple[int, int, int], n_classes: int) -> None:
         super().__init__(config)
+        if config.spatial_dropout:
+            raise ValueError(
+                f"spatial_dropout = {config.spatial_dropout:g}: an mlp has no channels to drop: set dropout, or a "
+                "family of cnn or resnet"
+            )
         n_in = prod(image_shape)
         self.widest = max(n_in, config.width if config.depth else 0)
         for layer in range(config.depth):

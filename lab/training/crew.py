@@ -69,7 +69,10 @@ class Crew:
         self._seed, self._sets = seed, sets
         self._start = functools.partial(Crew, network, sets=sets, seed=seed, device=device, dtype=dtype)
         self.pack = Pack.start(network, configs_R, inits_R, seed=seed, device=device, dtype=dtype)
-        self.dropout = Dropout([c.dropout for c in configs_R], inits_R, seed=seed, device=device)
+        self.dropout = Dropout(
+            [c.dropout for c in configs_R], inits_R, seed=seed, device=device,
+            channel_rates_R=[c.spatial_dropout for c in configs_R],
+        )  # fmt: skip
         self.augmentation = Augmentation(configs_R, inits_R, seed=seed, device=device, dtype=dtype)
         self.criterion = Criterion.of(configs_R, sets.counts(self.sets_R), dtype)
         self.optimizer = Optimizer(

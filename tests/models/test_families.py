@@ -70,6 +70,11 @@ def test_an_unknown_family_is_an_error():
         models.build(config, (1, 8, 8), 10)
 
 
+def test_a_perceptron_says_that_it_has_no_channels_to_drop():
+    with pytest.raises(ValueError, match=r"spatial_dropout = 0\.2: an mlp has no channels to drop: set dropout"):
+        models.build(TrialConfig(spatial_dropout=0.2), (1, 8, 8), 10)
+
+
 @pytest.mark.parametrize(("n_channels", "groups"), [(1, 1), (2, 1), (3, 1), (6, 3), (8, 4), (16, 8), (64, 8), (7, 1)])
 def test_no_group_of_group_norm_is_a_single_channel(n_channels, groups):
     assert n_groups(n_channels) == groups

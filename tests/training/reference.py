@@ -55,8 +55,8 @@ class Reference(nn.Module):
                 height, width = height // 2, width // 2
         self.output = nn.Linear(n * height * width if self.is_cnn else n, n_classes)
         self.activation = ACTIVATIONS[config.activation]()
-        self.rate = config.dropout
-        self.kept = None
+        self.rate, self.channel_rate = config.dropout, config.spatial_dropout
+        self.kept = self.kept_channels = None
         self.n_frozen = round(config.frozen * config.depth)
 
     def forward(self, x):
@@ -74,9 +74,14 @@ class Reference(nn.Module):
         return self.output(x.flatten(1))
 
     def dropped(self, layer, x):
-        if not self.training or not self.rate or layer < self.n_frozen:
+        if not self.training or layer < self.n_frozen:
             return x
-        return x * self.kept(layer, x.numel()).view(x.shape) / (1 - self.rate)
+        if self.rate:
+            x = x * self.kept(layer, x.numel()).view(x.shape) / (1 - self.rate)
+        if self.channel_rate:
+            kept = self.kept_channels(layer, x.shape[0] * x.shape[1]).view(*x.shape[:2], 1, 1)
+            x = x * kept / (1 - self.channel_rate)
+        return x
 
     def freeze(self):
         """Let the first blocks be as they are: no gradient, no statistics of batches."""
@@ -95,7 +100,8 @@ class ReferenceResNet(Reference):
     def __init__(self, config, image_shape, n_classes):
         nn.Module.__init__(self)
         self.linears, self.norms, self.blocks = nn.ModuleList(), nn.ModuleList(), []
-        self.config, self.activation, self.rate = config, ACTIVATIONS[config.activation](), config.dropout
+        self.config, self.activation = config, ACTIVATIONS[config.activation]()
+        self.rate, self.channel_rate = config.dropout, config.spatial_dropout
         width = config.width
         assert config.frozen in (0.0, 1.0)
         self.n_frozen, self.run = (99, 1) if config.frozen else (0, 1)
@@ -172,8 +178,11 @@ def train_alone(config, dataset, *, scheme, n_blocks, seed, resample, init):
     kind = ReferenceResNet if config.family == "resnet" else Reference
     module = kind(config, dataset.image_shape, dataset.n_classes).double()
     load_initial_weights(module, network, config, init, seed)
-    masks = Dropout([config.dropout], [init], seed=seed, device=torch.device("cpu"))
+    masks = Dropout(
+        [config.dropout], [init], seed=seed, device=torch.device("cpu"), channel_rates_R=[config.spatial_dropout]
+    )
     module.kept = lambda layer, n: masks.kept(layer, n)[0].double()
+    module.kept_channels = lambda layer, n: masks.kept_channels(layer, n)[0].double()
     module.freeze()
     rate, decay = config.learning_rate, config.weight_decay
     of_head = list(module.output.parameters())

@@ -76,6 +76,7 @@ class Average:
 
     def finished(self, x):
         module = self.model.module
-        module.rate = 0.0  # update_bn would leave dropout on: these are to be the statistics of a network that predicts
+        # update_bn would leave dropout on: these are to be the statistics of a network that predicts
+        module.rate = module.channel_rate = 0.0
         update_bn(x, module)
         return module

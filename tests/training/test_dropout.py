@@ -66,3 +66,25 @@ def test_each_replica_has_its_own_rate_and_the_mask_that_it_would_have_alone():
 def test_no_dropout_is_the_identity():
     x = torch.randn(2, 3, 4)
     assert Dropout([0.0, 0.0], [0, 1], seed=0, device=CPU)(0, x) is x
+
+
+def test_a_channel_is_dropped_whole_or_not_at_all_at_the_stated_rate_and_another_in_each_image():
+    dropout = Dropout([0.0, 0.0], [0, 1], seed=0, device=CPU, channel_rates_R=[0.25, 0.25])
+    x = 1 + torch.rand(2, 200, 50, 3, 4)
+    factors = (dropout(0, x) / x).flatten(3)
+    assert (factors.amax(dim=3) - factors.amin(dim=3)).max() < 1e-6
+    assert sorted({round(value, 5) for value in factors.flatten().tolist()}) == [0, round(4 / 3, 5)]
+    kept = factors[..., 0] > 0
+    assert abs(kept.float().mean().item() - 0.75) < 4 * np.sqrt(0.25 * 0.75 / kept.numel())
+    assert not (kept[:, :1] == kept).all()
+    assert not torch.equal(kept[0], kept[1])
+
+
+def test_masks_of_channels_and_of_units_are_independent_and_know_no_company():
+    together = Dropout([0.5] * 2, [4, 3], seed=0, device=CPU, channel_rates_R=[0.5, 0.0])
+    units, channels = (kept.float() - 0.5 for kept in (together.kept(0, 9999)[1], together.kept_channels(0, 9999)[-1]))
+    assert abs(4 * (units * channels).mean().item()) < 4.5 / np.sqrt(9999)
+    x = torch.ones(2, 30, 6, 2, 2)
+    alone = Dropout([0.5], [4], seed=0, device=CPU, channel_rates_R=[0.5])
+    assert torch.equal(together(0, x)[0], alone(0, x[:1])[0])
+    assert torch.equal(together(0, x)[1], Dropout([0.5], [3], seed=0, device=CPU)(0, x[1:])[0])

@@ -47,6 +47,8 @@ CASES = [
     {"init_scheme": "orthogonal", "family": "cnn", "depth": 4},
     *(RESNET | {"norm": n} for n in ("none", "batch", "group", "layer")),
     RESNET | {"norm": "batch", "dropout": 0.25, "depth": 2},
+    RESNET | {"norm": "batch", "spatial_dropout": 0.25, "dropout": 0.125, "depth": 2},
+    {"family": "cnn", "spatial_dropout": 0.25, "convolutions": 2},
     RESNET | {"norm": "batch", "residual": "off"},
     {"family": "cnn", "pooling": "average"},
     {"family": "cnn", "convolutions": 2, "norm": "batch", "dropout": 0.25},

@@ -81,7 +81,7 @@ def test_a_job_ends_as_alone_whatever_shares_its_pack(digits, optimizer, change)
 
 def test_every_knob_in_which_replicas_may_differ_is_tried_here():
     changes = [*OTHERS, *(change for pair in PAIRS for change in pair)]
-    elsewhere = {"nesterov", "noisy_targets"}  # see test_optimizers; of no effect on training
+    elsewhere = {"nesterov", "noisy_targets", "spatial_dropout"}  # see test_optimizers; of no effect; see below
     assert {name for change in changes for name in change} - {
         "loss",
         "averaging",
@@ -106,6 +106,17 @@ def test_a_technique_of_two_strengths_in_one_pack_gives_each_job_the_bits_that_i
         for name, values in alone.probabilities_shifted.items():
             assert found[1].probabilities_shifted[name].tobytes() == values.tobytes()
         assert {k: v.tolist() for k, v in found[1].signals.items()} == {k: v.tolist() for k, v in alone.signals.items()}
+
+
+@pytest.mark.parametrize("family", ["cnn", "resnet"])
+def test_each_job_of_a_pack_drops_channels_at_its_own_rate(digits, family):
+    plain = dataclasses.replace(CONFIG, family=family, depth=1, width=4, epochs=2, optimizer="sgd")
+    jobs = [Job(dataclasses.replace(plain, spatial_dropout=rate), REPLICATION) for rate in (0.0, 0.5, 0.2)]
+    *_, together = train(jobs, digits, dtype=torch.float64)
+    for job, evaluation in zip(jobs, together, strict=True):
+        ((*_, alone),) = zip(*train([job], digits, dtype=torch.float64), strict=True)
+        np.testing.assert_allclose(evaluation.probabilities_test_DINC, alone.probabilities_test_DINC, rtol=2e-6)
+    assert not np.allclose(together[0].probabilities_test_DINC, together[1].probabilities_test_DINC, atol=1e-3)
 
 
 @pytest.mark.parametrize("pack_size", [1, 7, 16])
