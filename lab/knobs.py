@@ -26,7 +26,8 @@ INIT_SCHEMES = (
 )  # fmt: skip
 OPTIMIZERS = ("sgd", "adam", "adamw")
 CORRUPTION_KINDS = (
-    "none", "gaussian_noise", "shot_noise", "impulse_noise", "blur", "contrast", "brightness", "pixelate",
+    "none", "gaussian_noise", "shot_noise", "impulse_noise", "blur", "defocus_blur", "motion_blur", "fog",
+    "contrast", "brightness", "pixelate", "jpeg",
 )  # fmt: skip
 SAMPLINGS = ("none", "oversample", "undersample", "smote")
 PRECISIONS = ("float32", "tf32", "bf16")
@@ -94,7 +95,7 @@ class TrialConfig:
     epsilon: float = _number(0.05, 0.0, 1.0)  # largest change of a pixel (of 0 to 1) in adversarial training
     attack_epsilon: float = _number(0.0, 0.0, 1.0)  # the same, of the attack that the test images are put to; 0: none
     corruption: str = _option("none", CORRUPTION_KINDS)  # of the test images, which are measured with and without it
-    severity: int = _number(3, 1, 5)  # of the corruption
+    severity: int = _number(3, 0, 5)  # of the corruption; 0: all five, each measured by itself
     batch_size: int = _number(32, 1, 65536)
     epochs: int = _number(60, 1, 100_000)
     precision: str = _option("float32", PRECISIONS)  # of products; see lab.training.precision

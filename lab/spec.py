@@ -149,7 +149,7 @@ class Study:
         """Refuse what no trial could do; where the family is searched too, a trial is infeasible by itself."""
         shared = {**dataclasses.asdict(TrialConfig()), **self.fixed}
         for name, knobs in (self.variants or {"": {}}).items():
-            given = shared | knobs
+            given: dict[str, Any] = {**shared, **knobs}
             if "family" not in self.space and given["family"] == "mlp":
                 if given["spatial_dropout"] or "spatial_dropout" in self.space:
                     where = f"variant {name}: " if name else ""

@@ -1,16 +1,17 @@
-"""What does training for robustness do to bias and variance, on clean images and under attack?
+"""What does training for robustness do to bias and variance, on clean images, under attack and under corruption?
 
-Every variant is tested twice: on the test images as they are, and on the same images under attack (projected gradient
-ascent, 7 steps, each pixel moved by 0.1 of its range at the most), each replica by its own gradients. The parts of the
-second error are `attacked_bias_sq`, `attacked_variance` and so on, in MLflow and in trials.csv.
-Fixed: architecture, data, epochs.  Source: Goodfellow et al. 2015, Madry et al. 2018.
+Every variant is tested on the test images as they are; under attack (projected gradient ascent, 7 steps, each pixel
+moved by 0.1 of its range at the most, each replica by its own gradients); and with Gaussian noise at five severities.
+The parts of these errors are `attacked_bias_sq`, `corrupted_1_variance` and so on, in MLflow and in trials.csv.
+Fixed: architecture, data, epochs.
+Source: Goodfellow et al. 2015, Madry et al. 2018, Hendrycks & Dietterich 2019.
 Run: python -m lab.study run robustness        (--smoke: seconds)
 """
 
 from lab.spec import Replication, Study
 
 STUDY = Study(
-    question="What does training for robustness do to bias and variance, on clean images and under attack?",
+    question="What does training for robustness do to bias and variance, on clean images, under attack and corruption?",
     data="digits",
     fixed=dict(
         family="mlp",
@@ -21,6 +22,8 @@ STUDY = Study(
         batch_size=32,
         epochs=60,
         attack_epsilon=0.1,
+        corruption="gaussian_noise",
+        severity=0,
     ),
     variants={
         "baseline": {},

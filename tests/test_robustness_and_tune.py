@@ -20,14 +20,17 @@ def smoke(name, tmp_path, monkeypatch, n_trials):
 
 
 @pytest.mark.slow
-def test_robustness_measures_the_parts_of_the_error_under_attack(tmp_path, monkeypatch):
+def test_robustness_measures_the_parts_of_the_error_under_attack_and_at_each_severity(tmp_path, monkeypatch):
     rows = smoke("robustness", tmp_path, monkeypatch, 2)
     explored = {row["variant"]: row for row in rows if row["phase"] == "explore"}
     assert list(explored) == ["baseline", "fgsm_0.05"]
     for row in explored.values():
-        parts = float(row["attacked_bias_sq"]) + float(row["attacked_variance"])
-        assert parts == pytest.approx(float(row["attacked_risk"]), abs=1e-9)
-        assert float(row["attacked_risk"]) > float(row["risk"])
+        for condition in ("attacked", *(f"corrupted_{severity}" for severity in range(1, 6))):
+            parts = float(row[f"{condition}_bias_sq"]) + float(row[f"{condition}_variance"])
+            assert parts == pytest.approx(float(row[f"{condition}_risk"]), abs=1e-9)
+            assert float(row[f"{condition}_risk"]) > float(row["risk"])
+    page = (tmp_path / "reports" / "robustness,smoke.html").read_text()
+    assert "Risk and its parts by the severity of “gaussian noise”" in page
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from lab.report.figures import RISK_AXIS
+from lab.report.figures import RISK_AXIS, look
 from lab.report.style import RANKED, band, figure, line, log_axis, rounded, whiskers
 
 MOST_LAYERS = len(RANKED)
@@ -30,6 +30,28 @@ def gradients(table: pd.DataFrame) -> go.Figure | None:
         floor = 0.1 * float(layer["mean"].min())
         band(fig, layer["epoch"].tolist(), layer["low"].clip(lower=floor), layer["high"], style.color)
         line(fig, layer["epoch"].tolist(), layer["mean"], style, name=f"layer {layer['layer'].iloc[0]}")
+    return fig
+
+
+def severities(table: pd.DataFrame, *, with_noise: bool) -> go.Figure | None:
+    """Return risk, bias² and variance against the severity of a corruption, with bands; severity 0 is none.
+
+    Args:
+        table: One row a severity, with the parts and their intervals.
+        with_noise: Whether noise is known, so that bias² is bias² alone.
+    """
+    rows = table.sort_values("severity")
+    if len(rows) < 2:
+        return None
+    fig = figure(
+        x={"title": {"text": "severity of the corruption (0: none)"}, "dtick": 1}, y={"title": {"text": RISK_AXIS}},
+        hover="x unified",
+    )  # fmt: skip
+    x = rows["severity"].tolist()
+    for part in ("risk", "bias_sq", "variance"):
+        style = look(part, with_noise=with_noise)
+        band(fig, x, rows[f"{part}_lo"], rows[f"{part}_hi"], style.color)
+        line(fig, x, rows[part], style)
     return fig
 
 

@@ -20,7 +20,8 @@ LOSSES = {  # loss → its columns: risk, noise, bias, variance and its causes
                                   "zero_one_kw_variance_interaction"),
 }  # fmt: skip
 PARTS = ("risk", "noise", "bias", "variance", "variance_resample", "variance_init", "variance_interaction")
-SHIFTS = ("attacked", "corrupted")
+SEVERITIES = {f"corrupted_{severity}": severity for severity in range(1, 6)}
+SHIFTS = ("attacked", "corrupted", *SEVERITIES)
 
 
 def other_losses(page: Page) -> list[Block]:
@@ -58,7 +59,8 @@ def shifted(page: Page) -> list[Block]:
         return []
     rows = []
     for name, prefix in (("plain", ""), *((kind, f"{kind}_") for kind in kinds)):
-        row: dict[str, Any] = {"test": name}
+        severity = SEVERITIES.get(name)
+        row: dict[str, Any] = {"test": name if severity is None else f"severity {severity}"}
         for score in ("risk", "error", "bias_sq", "variance"):
             column = f"{prefix}{score}"
             for end in ("", "_lo", "_hi"):
@@ -66,10 +68,20 @@ def shifted(page: Page) -> list[Block]:
         rows.append(row)
     table = _numeric(rows, "test")
     told = ", ".join(f"{row['test']} {num(row['risk'])}" for row in rows)
+    graded = table.assign(severity=[SEVERITIES.get(kind, 0) for kind in ("plain", *kinds)])
+    graded = graded[[kind == "plain" or kind in SEVERITIES for kind in ("plain", *kinds)]]
+    fig = figures_more.severities(graded, with_noise=page.known_noise)
+    kind = str(focus.get("corruption", "")).replace("_", " ")
+    views = [] if fig is None else [figure_view(
+        fig, "severities", title=f"Risk and its parts by the severity of “{kind}”", height="h3",
+        label=f"Risk, {page.bias} and variance against the severity of the corruption {kind}. {told}.",
+        caption=f"{which(focus)}. {page.band} The same test images at each severity (Hendrycks & Dietterich 2019).",
+    )]  # fmt: skip
     show: list[Any] = [("test", "test images"), *page.columns("risk", "bias_sq", "variance"), ("error", "error")]
     return [
         Block("heading", "Does it hold on harder images?"),
         Block("note", f"Risk by test images: {told}."),
+        *panel(views),
         Block("numbers", table_view(table, show, title="harder test images", link=page.link("trials.csv"),
                                     caption=f"One row a kind of test image; {which(focus).lower()}.")),
     ]  # fmt: skip

@@ -187,11 +187,9 @@ class Crew:
             shown.buffers = recalibrated(shown.network, shown.weights, shown.buffers, batches)
         return shown
 
-    def corrupted(self, points: Pool) -> Pool | None:
-        """Return the points under the corruption that these replicas are to be measured under, if there is one."""
-        if self.config.corruption == "none":
-            return None
-        return corruption.pool(points, self.config.corruption, self.config.severity)
+    def corrupted(self, points: Pool) -> dict[str, Pool]:
+        """Return condition → the points under the corruptions that these replicas are to be measured under."""
+        return corruption.pools(points, self.config.corruption, self.config.severity)
 
     def test_attack(self, rows_S: Tensor | None = None) -> Attack | None:
         """Return the attack that these replicas (or all) are to be measured under, if there is one."""

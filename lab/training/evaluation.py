@@ -30,7 +30,7 @@ class Measured(NamedTuple):
 
     Attributes:
         splits: train, val and test → errors and log probabilities (R, N, C), see `lab.training.losses.errors`. Also
-            "attacked", the test set under attack, where it is measured.
+            "attacked", the test set under attack, and the conditions of `corrupted`, where they are measured.
         finite_R: Whether all weights are finite.
         signals: name → (R,), see `lab.training.health`.
         weights: name → (R, …) of what was measured, where they are kept, see `Evaluation.weights`.
@@ -72,15 +72,15 @@ def evaluate(
     dataset: Dataset,
     *,
     attack: Attack | None = None,
-    corrupted: Pool | None = None,
+    corrupted: Mapping[str, Pool] | None = None,
     signals: Mapping[str, Array] | None = None,
     keep_weights: bool = False,
     features: Features | None = None,
 ) -> Measured:
     """Measure the replicas of a pack; `sets_R` says which training set each of them has.
 
-    Under an attack, and on corrupted test images, if these are given. `keep_weights` adds a copy of the weights.
-    `features` are those of the frozen blocks, if there are any: what is not there yet is added.
+    Under an attack, and on corrupted test images (by condition), if these are given. `keep_weights` adds a copy of the
+    weights. `features` are those of the frozen blocks, if there are any: what is not there yet is added.
     """
     every_1N = torch.arange(sets.n_train, device=sets_R.device)[None]
 
@@ -101,9 +101,7 @@ def evaluate(
 
     logits_RNC = _logits(pack, sets.n_train, train, known("train", sets.n_train, train))
     splits = {"train": losses.errors(logits_RNC, sets.labels_DN[sets_R.cpu().numpy()])}
-    pools = {"val": dataset.validation, "test": dataset.test}
-    if corrupted is not None:
-        pools["corrupted"] = corrupted
+    pools = {"val": dataset.validation, "test": dataset.test, **(corrupted or {})}
     for split, pool in pools.items():
         images = functools.partial(held_out, pool)
         logits_RNC = _logits(pack, len(pool.labels), images, known(split, len(pool.labels), images))

@@ -231,7 +231,7 @@ def _update(crew: Crew, moment: Moment) -> None:
 def _evaluate(epoch: int, crew: Crew, sets: TrainingSets, dataset: Dataset, scores: list[Scores]) -> None:
     """Measure a crew, and let those leave that have diverged or stopped; the latter are measured at their best."""
     at_end, pack = epoch == crew.config.epochs, crew.shown()
-    attack, corrupted = (crew.test_attack(), crew.corrupted(dataset.test)) if at_end else (None, None)
+    attack, corrupted = (crew.test_attack(), crew.corrupted(dataset.test)) if at_end else (None, {})
     keep_weights = any(of_job.keeps_weights for of_job in scores)
     measured = evaluate(
         pack, crew.sets_R, sets, dataset, attack=attack, corrupted=corrupted, signals=crew.signals,

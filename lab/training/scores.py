@@ -30,8 +30,8 @@ class Evaluation:
             a probability that float32 rounds to 0 still has a cross-entropy.
         probabilities_val_DINC: Predictions on the validation set.
         diverged_R: Replicas whose weights or training loss have been infinite or NaN at this or an earlier evaluation.
-        probabilities_shifted: The same on the test set under other conditions ("attacked"), where they were measured;
-            NaN for replicas that were not. `metrics` then has `{condition}_{loss,risk,error}` too.
+        probabilities_shifted: The same on the test set under other conditions ("attacked", "corrupted" …), where they
+            were measured; NaN for replicas that were not. `metrics` then has `{condition}_{loss,risk,error}` too.
         signals: name → (R,) of what `lab.training.health` measures; NaN for replicas that have stopped or diverged.
         weights: name → (R, …) of the networks that the last evaluation is of, running statistics included, and the
             `input.mean` and `input.std` of their training sets, if `Job.keep_weights`; NaN for diverged replicas.

@@ -1,6 +1,7 @@
 """What some studies measure besides appears where it was measured, and leaves no empty panel where it was not."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pandas as pd
@@ -46,6 +47,26 @@ def test_harder_images_are_compared_with_plain_ones(richer):
     _, note, numbers = sections_more.shifted(Page(*richer))
     assert "attacked 0.900" in note.content
     assert [row.cells[0].text for row in numbers.content.rows] == ["plain", "attacked"]
+
+
+def test_risk_and_its_parts_are_drawn_against_severity_beginning_with_plain_images(richer):
+    history, tables = richer
+    focus = tables.focus.copy()
+    focus["corruption"] = "gaussian_noise"
+    for severity in range(1, 6):
+        for name, value in (("risk", 0.2), ("bias_sq", 0.15), ("variance", 0.05), ("error", 0.1)):
+            column = f"corrupted_{severity}_{name}"
+            focus[column], focus[f"{column}_lo"], focus[f"{column}_hi"] = (value * severity * f for f in (1, 0.9, 1.1))
+    page = Page(history, dataclasses.replace(tables, focus=focus))
+    _, note, panel, numbers = sections_more.shifted(page)
+    assert "severity 5 1." in note.content
+    assert [row.cells[0].text for row in numbers.content.rows][1:3] == ["attacked", "severity 1"]
+    found = json.loads(panel.content[0].json)
+    drawn = {trace["name"]: trace for trace in found["data"] if trace.get("name")}
+    assert list(drawn) == ["risk", "bias² + noise", "variance"]
+    assert drawn["risk"]["x"] == [0, 1, 2, 3, 4, 5]
+    assert drawn["variance"]["y"][1:] == pytest.approx([0.05, 0.1, 0.15, 0.2, 0.25])
+    assert drawn["risk"]["y"][0] == pytest.approx(tables.focus["risk"], rel=1e-4)
 
 
 def test_gradients_are_drawn_of_the_first_the_last_and_two_layers_between(richer):
