@@ -29,6 +29,7 @@ CORRUPTION_KINDS = (
     "none", "gaussian_noise", "shot_noise", "impulse_noise", "blur", "defocus_blur", "motion_blur", "fog",
     "contrast", "brightness", "pixelate", "jpeg",
 )  # fmt: skip
+NORMALIZATIONS = ("training", "none")
 SAMPLINGS = ("none", "oversample", "undersample", "smote")
 PRECISIONS = ("float32", "tf32", "bf16")
 SCHEDULES = ("constant", "cosine", "step", "one_cycle")
@@ -100,6 +101,10 @@ class TrialConfig:
     epochs: int = _number(60, 1, 100_000)
     precision: str = _option("float32", PRECISIONS)  # of products; see lab.training.precision
     n_train: int = _number(150, 1, 10_000_000)
+    resize: int = _number(0, 0, 1024)  # pixels of the shorter side of all images; 0: as they are
+    # training: by mean and standard deviation of the replica's own training set; none: pixels stay between 0 and 1,
+    # pixel_noise is then in their units, and what cutout takes away is black
+    normalize: str = _option("training", NORMALIZATIONS)
     flip: float = _number(0.0, 0.0, 1.0)  # augmentation: share of the images with left and right exchanged
     shift: float = _number(0.0, 0.0, 0.5)  # largest shift in each direction, as a share of the shorter side
     rotation: float = _number(0.0, 0.0, 180.0)  # largest angle in degrees, either way

@@ -71,11 +71,12 @@ def _load_dataset(
 
 
 def _dataset(task: Task) -> "Dataset":
-    """Return the data set of a task, with the posterior that its predictions are decomposed against."""
-    from lab.data import label_noise
+    """Return the data set of a task, in its size, with the posterior that its predictions are decomposed against."""
+    from lab.data import label_noise, transforms
 
+    config = TrialConfig.from_dict(task.config)
     dataset = load_dataset(task.spec, data_dir=task.data_dir, study_file=task.study_file)
-    return label_noise.scored(dataset, TrialConfig.from_dict(task.config))
+    return label_noise.scored(transforms.at_side(dataset, config.resize), config)
 
 
 def evaluate(task: Task, home: Home, *, tick: Callable[[], None] | None = None) -> Path:

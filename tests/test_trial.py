@@ -56,6 +56,14 @@ def test_stratified_replicas_see_each_class_equally_often(tmp_path, scheme):
     assert still["metrics"]["final"]["variance_resample"] < 0.1 * free["metrics"]["final"]["variance_resample"]
 
 
+def test_a_trial_sees_images_of_the_size_that_it_asks_for(tmp_path):
+    whole, small = (outcome(tmp_path / str(side), Replication("disjoint", 2, 2), resize=side) for side in (0, 4))
+    assert (whole["config"]["image_shape"], small["config"]["image_shape"]) == ([1, 8, 8], [1, 4, 4])
+    assert small["config"]["n_parameters"] == (16 * 8 + 8) + (8 * 10 + 10)
+    assert whole["config"]["data"]["digest"] == small["config"]["data"]["digest"]
+    np.testing.assert_array_equal(whole["labels_N"], small["labels_N"])
+
+
 def test_with_noisy_targets_the_injected_noise_stands_in_a_column_of_its_own(tmp_path):
     plan = Replication("disjoint", 3, 2)
     clean = outcome(tmp_path / "a", plan, label_noise=0.3)

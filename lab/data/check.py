@@ -13,14 +13,15 @@ import numpy as np
 from lab.data.pool import Dataset, Pool
 
 RARE = 10  # a class that is this many times rarer than another is worth a line: accuracy then says little about it
-_FOUND: dict[str, tuple[str, ...]] = {}  # by digest: a process checks a data set once
+_FOUND: dict[tuple[object, ...], tuple[str, ...]] = {}  # by digest and size: a process checks a data set once
 
 
 def findings(dataset: Dataset) -> tuple[str, ...]:
     """Return what may be wrong, one line each; nothing if nothing was found."""
-    if dataset.digest not in _FOUND:
-        _FOUND[dataset.digest] = tuple([*dataset.notes, *_classes(dataset), *_duplicates(dataset), *_constant(dataset)])
-    return _FOUND[dataset.digest]
+    key = (dataset.digest, dataset.image_shape)
+    if key not in _FOUND:
+        _FOUND[key] = tuple([*dataset.notes, *_classes(dataset), *_duplicates(dataset), *_constant(dataset)])
+    return _FOUND[key]
 
 
 def _parts(dataset: Dataset) -> dict[str, Pool]:

@@ -3,8 +3,14 @@
 Legend: N examples, C channels (here, not classes).
 """
 
+import dataclasses
+import functools
+
 import numpy as np
 
+from lab.data.pool import Dataset, Pool
+
+PIECE = 1024  # images that are resized at once
 # Below one grey level of 8-bit images (1/255 = 0.0039): a constant channel is not blown up, any other is untouched
 STD_FLOOR = 1e-3
 
@@ -45,3 +51,39 @@ def standardisation(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         means.append(mean)
         stds.append(max(np.sqrt(variance), STD_FLOOR))
     return np.array(means, dtype=np.float32), np.array(stds, dtype=np.float32)
+
+
+def resized(images: np.ndarray, side: int) -> np.ndarray:
+    """Return images (N, C, height, width) whose shorter side has so many pixels, of the same type.
+
+    Bilinear with antialiasing, as torchvision's `Resize(side)`: the longer side keeps the proportion, rounded down.
+    Values of uint8 are rounded.
+    """
+    import torch
+    from torch.nn.functional import interpolate
+
+    height, width = images.shape[2:]
+    shorter = min(height, width)
+    size = (side * height // shorter, side * width // shorter)
+    parts = []
+    for start in range(0, len(images), PIECE):
+        x = torch.from_numpy(images[start : start + PIECE]).to(torch.float32)
+        y = interpolate(x, size=size, mode="bilinear", antialias=True, align_corners=False)
+        parts.append(y.round().clamp(0, 255).to(torch.uint8) if images.dtype == np.uint8 else y)
+    return torch.cat(parts).numpy()
+
+
+@functools.lru_cache(maxsize=2)
+def at_side(dataset: Dataset, side: int) -> Dataset:
+    """Return the data set with all images resized, 0: as they are; the digest stays that of the examples."""
+    if side == 0:
+        return dataset
+
+    def changed(pool: Pool) -> Pool:
+        return dataclasses.replace(pool, images=resized(pool.images, side))
+
+    draw = dataset.draw
+    return dataclasses.replace(
+        dataset, pool=changed(dataset.pool), validation=changed(dataset.validation), test=changed(dataset.test),
+        draw=None if draw is None else lambda n, rng: changed(draw(n, rng)),
+    )  # fmt: skip

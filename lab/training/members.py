@@ -73,5 +73,6 @@ def enlist(
         for r, (d, i, k) in enumerate(itertools.product(range(D), range(I), range(K))):
             configs.append(config)
             rows.append((j, r, job.first_init + i, first_of[key] + d * K + k))
-    sets = TrainingSets(pools, dataset.n_classes, device=device, dtype=dtype)
+    is_standardised = jobs[0].config.normalize == "training"
+    sets = TrainingSets(pools, dataset.n_classes, device=device, dtype=dtype, is_standardised=is_standardised)
     return sets, Members(configs, *np.array(rows, dtype=np.int64).T)

@@ -1,4 +1,4 @@
-"""The training sets of a trial on the device, each standardised with its own statistics.
+"""The training sets of a trial on the device, each standardised with its own statistics, or not at all.
 
 Shape suffixes: D training sets, R replicas, N examples, B batch, C channels.
 """
@@ -23,9 +23,18 @@ class TrainingSets:
         n_classes: Classes of the data set, whether or not a training set has examples of all of them.
     """
 
-    def __init__(self, pools: Sequence[Pool], n_classes: int, *, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        pools: Sequence[Pool],
+        n_classes: int,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        is_standardised: bool = True,
+    ) -> None:
         self.n_classes = n_classes
-        statistics = [standardisation(pool.images) for pool in pools]
+        zero_C, one_C = (np.full(pools[0].images.shape[1], value, dtype=np.float32) for value in (0, 1))
+        statistics = [standardisation(pool.images) if is_standardised else (zero_C, one_C) for pool in pools]
         self._shift_DC11 = torch.tensor(np.stack([mean for mean, _ in statistics]), device=device, dtype=dtype)
         self._scale_DC11 = torch.tensor(np.stack([std for _, std in statistics]), device=device, dtype=dtype)
         self._shift_DC11 = self._shift_DC11[:, :, None, None]

@@ -168,6 +168,8 @@ def train_alone(config, dataset, *, scheme, n_blocks, seed, resample, init):
     pool = draw_resample(dataset, scheme, n_train=config.n_train, n_blocks=n_blocks, seed=seed, index=resample)
     mean = pool.images.mean(axis=(0, 2, 3), keepdims=True, dtype=np.float64)
     std = pool.images.std(axis=(0, 2, 3), keepdims=True, dtype=np.float64)
+    if config.normalize == "none":
+        mean, std = np.zeros_like(mean), np.ones_like(std)
 
     def prepared(images):
         # the lab keeps the statistics in float32

@@ -54,6 +54,8 @@ CASES = [
     {"family": "cnn", "convolutions": 2, "norm": "batch", "dropout": 0.25},
     *({"family": f, "residual": "on", "depth": 3} for f in ("mlp", "cnn")),
     {"depth": 0},
+    {"normalize": "none"},
+    {"normalize": "none", "adversarial": "fgsm", "epsilon": 0.1},
     {"batch_size": 21, "n_train": 21},
     {"batch_size": 64},
     *({"loss": loss} for loss in ("brier", "focal")),
