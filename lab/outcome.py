@@ -82,6 +82,7 @@ def results(
         "decomposition.json": as_json(decomposition(trained)),
         "predictions.npz": predictions(dataset, trained),
         "metrics.json": as_json(metrics(task, dataset, trained, seconds)),
+        "per_class.json": as_json(per_class(dataset, trained)),
     }
     if trained.growth is not None:
         files["growth.json"] = as_json(trained.growth.to_dict(task.replication))
@@ -249,6 +250,21 @@ def _kept(trained: Trained, values: np.ndarray) -> np.ndarray:
     gone = trained.snapshots[-1].diverged_R.reshape(*values.shape[:-2], 1, 1)
     kept = np.where(gone, values.dtype.type(np.nan), values)
     return kept.reshape(values.shape[0], -1, *values.shape[-2:])
+
+
+def per_class(dataset: "Dataset", trained: Trained) -> dict[str, Any]:
+    """Return precision, recall and F1 of each class, with intervals, as columns and rows: what MLflow shows as a table.
+
+    A score that a class does not have is None, as JSON has no NaN.
+    """
+    from lab.analysis import classification
+
+    kept_DINC = _kept(trained, trained.probabilities_DINC)
+    table = classification.per_class(kept_DINC, dataset.test.labels, class_names=dataset.class_names, level=LEVEL)
+    rows = [
+        [None if isinstance(v, float) and not math.isfinite(v) else v for v in row] for row in table.values.tolist()
+    ]
+    return {"columns": list(table.columns), "data": rows}
 
 
 def examples(task: "Task", dataset: "Dataset", trained: Trained) -> bytes | None:

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 MAX_ENTITIES = 1000  # of one log_batch: MLflow's limit for metrics, parameters and tags together
 MAX_PARAMS = 100
+TABLE = "per_class.json"
 REPORT_TAG = "lab.report"  # of the run that keeps the page
 REPORT_NOTE = "The report of the study: open `report.html` under Artifacts. The newest page replaces the one before."
 
@@ -60,7 +61,7 @@ training sets and from other initial weights). A replica's own curves are in the
 | `…_sd` | standard deviation over replicas |
 | `…_lo`, `…_hi` | ends of the 95 % interval |
 | `risk` = `noise` + `bias_sq` + `variance` | expected Brier score on the test set and its parts; without a known posterior `bias_sq` contains the noise |
-| `accuracy`, `balanced_accuracy` (macro recall), `macro_precision`, `macro_f1`, `auc` (one class against the rest), `log_loss`, `ece` (calibration error) | on the test set, means over replicas |
+| `accuracy`, `balanced_accuracy` (macro recall), `macro_precision`, `macro_f1`, `auc` (one class against the rest), `log_loss`, `ece` (calibration error), `worst_class_recall` and so on | on the test set, means over replicas; every class is in the artifact `per_class.json` |
 | `variance_resample`, `_init`, `_interaction` | variance due to the training set, to the initial weights and batch order, to both together |
 | `objective_0` | what the search minimises; diverged replicas count with the worst value |
 | `n_diverged` | replicas left out of the means because their training diverged |
@@ -308,6 +309,8 @@ def _tags(outcome: Outcome, digest: str) -> dict[str, str]:
         "mlflow.source.type": "LOCAL",
         "mlflow.source.git.commit": environment.get("git_commit"),
     }
+    if TABLE in outcome.contents:  # what MLflow's own log_table leaves, so that its UI shows the file as a table
+        tags["mlflow.loggedArtifacts"] = json.dumps([{"path": TABLE, "type": "table"}])
     return {name: value for name, value in tags.items() if value}
 
 

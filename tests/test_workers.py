@@ -72,7 +72,7 @@ def test_an_outcome_holds_the_files_of_the_contract(home, faked):
     outcome = spool.read_outcome(evaluate(task, home))
     assert set(outcome.contents) == {
         "config.json", "curves.parquet", "decomposition.json", "environment.json", "examples.npz", "metrics.json",
-        "predictions.npz",
+        "per_class.json", "predictions.npz",
     }  # fmt: skip
     assert (outcome.key, outcome.status, outcome.reason) == ("confirm-0007", "finished", None)
     config = outcome.json("config.json")
