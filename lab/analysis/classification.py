@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 from sklearn import metrics
 
 from lab.analysis.training_curve import ReplicaMean, mean_over_replicas
@@ -119,52 +119,64 @@ def per_class(
     """
     replicas = prepare(probabilities_DINC, labels_N, n_classes)
     names = list(class_names) if class_names is not None else [str(c) for c in range(replicas.n_classes)]
-    values_RC = _scores(replicas)
+    values_RC, influences = _scores(replicas), _influences(replicas)
     rows = []
     for c in range(replicas.n_classes):
         true_N = replicas.labels_N == c
         row: dict[str, object] = {"class": c, "name": names[c], "support": int(true_N.sum())}
         row |= {"n_replicas": len(replicas.predicted_RN), "n_diverged": replicas.n_diverged}
-        influences = _influences(replicas, c)
         for name, values in values_RC.items():
             value, lo, hi = math.nan, math.nan, math.nan
             if true_N.any():
-                value, lo, hi = interval_of(replicas, values[:, c], influences[name], level, 1.0)
+                value, lo, hi = interval_of(replicas, values[:, c], influences[name][c], level, 1.0)
             row |= {name: value, f"{name}_lo": lo, f"{name}_hi": hi}
         rows.append(row)
     return pd.DataFrame(rows, columns=PER_CLASS)
 
 
-def _scores(replicas: Replicas) -> dict[str, np.ndarray]:
-    """Return precision, recall and F1, each (R, C)."""
+def _counts(replicas: Replicas) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return how many points of each class are predicted right, predicted at all, and there, each (R, C)."""
     n_replicas, n_classes = len(replicas.predicted_RN), replicas.n_classes
     cell_RN = (np.arange(n_replicas)[:, None] * n_classes + replicas.labels_N) * n_classes + replicas.predicted_RN
     counts = np.bincount(cell_RN.ravel(), minlength=n_replicas * n_classes**2)
     counts_RCC = counts.reshape(n_replicas, n_classes, n_classes).astype(np.float64)
-    hit_RC = np.einsum("rcc->rc", counts_RCC)
-    said_RC, true_RC = counts_RCC.sum(axis=1), counts_RCC.sum(axis=2)
+    return np.einsum("rcc->rc", counts_RCC), counts_RCC.sum(axis=1), counts_RCC.sum(axis=2)
+
+
+def _scores(replicas: Replicas) -> dict[str, np.ndarray]:
+    """Return precision, recall and F1, each (R, C)."""
+    hit_RC, said_RC, true_RC = _counts(replicas)
     shares = {"precision": (hit_RC, said_RC), "recall": (hit_RC, true_RC), "f1": (2 * hit_RC, said_RC + true_RC)}
     return {name: np.divide(a, b, out=np.zeros_like(a), where=b > 0) for name, (a, b) in shares.items()}
 
 
-def _influences(replicas: Replicas, c: int) -> dict[str, np.ndarray]:
-    """Return each test point's influence (N,) on a class's scores, averaged over replicas.
+def _influences(replicas: Replicas) -> dict[str, np.ndarray]:
+    """Return each test point's influence on each class's scores, averaged over replicas, shape (C, N).
 
-    Each score is a ratio A/B of sums over points; its derivative in the weight of point n is (a_n − (A/B)·b_n)/B.
+    Each score is a ratio A/B of sums over points; its derivative in the weight of point n is (a_n − (A/B)·b_n)/B,
+    which is 0 but for the class of the point and the one that is predicted.
     """
-    true_N = (replicas.labels_N == c).astype(np.float64)
-    said_RN = (replicas.predicted_RN == c).astype(np.float64)
-    hit_RN = said_RN * true_N
-    shares = {"precision": (hit_RN, said_RN), "recall": (hit_RN, np.broadcast_to(true_N, said_RN.shape)),
-              "f1": (2 * hit_RN, said_RN + true_N)}  # fmt: skip
-    result = {}
-    for name, (a_RN, b_RN) in shares.items():
-        below_R1 = np.maximum(b_RN.sum(axis=1, keepdims=True), 1e-300)
-        empty = b_RN.sum(axis=1, keepdims=True) == 0
-        ratio_R1 = a_RN.sum(axis=1, keepdims=True) / below_R1
-        influence_RN = np.where(empty, 0.0, (a_RN - ratio_R1 * b_RN) / np.where(empty, 1.0, below_R1))
-        result[name] = influence_RN.mean(axis=0) if len(influence_RN) else np.zeros(len(true_N))
-    return result
+    labels_N, said_RN, n_classes = replicas.labels_N, replicas.predicted_RN, replicas.n_classes
+    n_replicas, n = said_RN.shape
+    scores, (_, n_said_RC, n_true_RC) = _scores(replicas), _counts(replicas)
+    row_R1, hit_RN = np.arange(n_replicas)[:, None], (said_RN == labels_N).astype(np.float64)
+    true_RN = np.broadcast_to(labels_N, said_RN.shape)
+
+    def summed(class_RN: np.ndarray, values_RN: np.ndarray) -> np.ndarray:
+        """Return for each class and point the mean over replicas of the values that belong to the class."""
+        cells = (class_RN * n + np.arange(n)).ravel()
+        return np.bincount(cells, values_RN.ravel(), n_classes * n).reshape(n_classes, n) / max(n_replicas, 1)
+
+    def share(name: str, class_RN: np.ndarray, below_RC: np.ndarray, gain: float) -> np.ndarray:
+        return (gain * hit_RN - scores[name][row_R1, class_RN]) / below_RC[row_R1, class_RN]
+
+    both_RC = n_said_RC + n_true_RC
+    return {
+        "precision": summed(said_RN, share("precision", said_RN, n_said_RC, 1.0)),
+        "recall": summed(true_RN, share("recall", true_RN, n_true_RC, 1.0)),
+        # a point that is hit counts twice in the numerator: once as one of those, once as one called so
+        "f1": summed(said_RN, share("f1", said_RN, both_RC, 1.0)) + summed(true_RN, share("f1", true_RN, both_RC, 1.0)),
+    }
 
 
 def interval_of(
@@ -188,7 +200,8 @@ def interval_of(
     below = over.se**4 / over.df + test_variance**2 / (n - 1)
     if not below > 0:
         return over.mean, over.mean, over.mean
-    half = float(stats.t.ppf((1 + level) / 2, variance**2 / below)) * math.sqrt(variance)
+    # as scipy.stats.t.ppf, a hundred times faster
+    half = float(special.stdtrit(variance**2 / below, (1 + level) / 2)) * math.sqrt(variance)
     return over.mean, max(over.mean - half, 0.0), min(over.mean + half, ceiling)
 
 
@@ -208,19 +221,29 @@ def summary(
     n, n_test = len(replicas.predicted_RN), len(replicas.labels_N)
     n_resamples, n_inits = replicas.kept_DI.shape
     covers = f"{level:.0%}: new training sets and seeds ({n_resamples} × {n_inits}), new test sets ({n_test} points)"
-    measured = _summary_scores(replicas) if n else {}
+    measured = overall(replicas, level)
     rows = []
-    for name, ceiling in _RANGES.items():
-        value, lo, hi = math.nan, math.nan, math.nan
-        if name in measured:
-            value, lo, hi = interval_of(replicas, *measured[name], level, ceiling)
+    for name in _RANGES:
+        value, lo, hi = measured.get(name, (math.nan, math.nan, math.nan))
         rows.append({"metric": name, "value": value, "lo": lo, "hi": hi, "n_replicas": n,
                      "n_diverged": replicas.n_diverged, "covers": covers})  # fmt: skip
     return pd.DataFrame(rows, columns=SUMMARY)
 
 
+def overall(replicas: Replicas, level: float) -> dict[str, tuple[float, float, float]]:
+    """Return name → value and the ends of its interval, of the scores of `summary` and of the worst class.
+
+    `worst_class_f1` and so on are those of the class of which the mean over replicas is least: chosen for being low,
+    so rather too low than too high. Nothing without a replica.
+    """
+    if not len(replicas.predicted_RN):
+        return {}
+    scored = _summary_scores(replicas)
+    return {name: interval_of(replicas, *parts, level, _RANGES.get(name, 1.0)) for name, parts in scored.items()}
+
+
 def _summary_scores(replicas: Replicas) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return, for each metric, its value in each replica (R,) and the influence of each test point (N,)."""
+    """Return, for each metric of `overall`, its value in each replica (R,) and each test point's influence (N,)."""
     labels_N, p_RNC = replicas.labels_N, replicas.probabilities_RNC
     n_test = len(labels_N)
     right_RN = (replicas.predicted_RN == labels_N).astype(np.float64)
@@ -228,14 +251,17 @@ def _summary_scores(replicas: Replicas) -> dict[str, tuple[np.ndarray, np.ndarra
     losses = {
         "accuracy": right_RN,
         "log_loss": -np.log(np.clip(true_RN, np.finfo(np.float32).eps, 1.0)),  # predictions are stored as float32
-        "brier": 1 - 2 * true_RN + (p_RNC**2).sum(axis=2),
+        "brier": 1 - 2 * true_RN + np.einsum("rnc,rnc->rn", p_RNC, p_RNC),
     }
     result = {name: (x.mean(axis=1), (x - x.mean(axis=1, keepdims=True)).mean(axis=0) / n_test)
               for name, x in losses.items()}  # fmt: skip
     present = np.unique(labels_N)
-    by_class, influences = _scores(replicas), [_influences(replicas, int(c)) for c in present]
+    by_class, influences = _scores(replicas), _influences(replicas)
     for name, score in _MACRO.items():
-        result[name] = by_class[score][:, present].mean(axis=1), np.mean([one[score] for one in influences], axis=0)
+        result[name] = by_class[score][:, present].mean(axis=1), influences[score][present].mean(axis=0)
+    for score, values_RC in by_class.items():
+        worst = present[values_RC[:, present].mean(axis=0).argmin()]
+        result[f"worst_class_{score}"] = values_RC[:, worst], influences[score][worst]
     result["ece"] = _calibration(p_RNC.max(axis=2), right_RN)
     return result
 
@@ -245,10 +271,8 @@ def _calibration(confidence_RN: np.ndarray, right_RN: np.ndarray) -> tuple[np.nd
     gap_RN = right_RN - confidence_RN
     # bins (0, 1/15], (1/15, 2/15] …, as in Guo et al.
     bin_RN = np.clip(np.ceil(confidence_RN * N_BINS).astype(int) - 1, 0, N_BINS - 1)
-    values_R, signed_RN = np.zeros(len(gap_RN)), np.zeros_like(gap_RN)
-    for b in range(N_BINS):
-        inside_RN = bin_RN == b
-        sum_R = np.where(inside_RN, gap_RN, 0.0).sum(axis=1)
-        values_R += np.abs(sum_R) / n_test
-        signed_RN += np.where(inside_RN, np.sign(sum_R)[:, None] * gap_RN, 0.0)
+    cell_RN = np.arange(len(gap_RN))[:, None] * N_BINS + bin_RN
+    sum_RB = np.bincount(cell_RN.ravel(), gap_RN.ravel(), len(gap_RN) * N_BINS).reshape(-1, N_BINS)
+    values_R = np.abs(sum_RB).sum(axis=1) / n_test
+    signed_RN = np.sign(np.take_along_axis(sum_RB, bin_RN, axis=1)) * gap_RN
     return values_R, (signed_RN - values_R[:, None]).mean(axis=0) / n_test

@@ -51,22 +51,38 @@ def ranked(score_RN: np.ndarray, true_N: np.ndarray) -> tuple[np.ndarray, np.nda
     n_true, n = int(true_N.sum()), len(true_N)
     order_RN = score_RN.argsort(axis=1)
     sorted_RN = np.take_along_axis(score_RN, order_RN, axis=1)
-    place_N = np.arange(n)
-    # ties stand next to each other: each of them gets the place of the first and of the last of its kind
-    begins_RN = np.concatenate([np.ones((len(score_RN), 1), bool), sorted_RN[:, 1:] != sorted_RN[:, :-1]], axis=1)
-    ends_RN = np.concatenate([begins_RN[:, 1:], np.ones((len(score_RN), 1), bool)], axis=1)
-    first_RN = np.maximum.accumulate(np.where(begins_RN, place_N, 0), axis=1)
-    last_RN = np.minimum.accumulate(np.where(ends_RN, place_N, n)[:, ::-1], axis=1)[:, ::-1]
     true_RN = true_N[order_RN]
-    below_RN = np.concatenate([np.zeros((len(score_RN), 1), int), true_RN.cumsum(axis=1)], axis=1)
-    true_below_RN = (np.take_along_axis(below_RN, first_RN, 1) + np.take_along_axis(below_RN, last_RN + 1, 1)) / 2
-    other_below_RN = (first_RN + last_RN + 1) / 2 - true_below_RN
+    upto_RN = true_RN.cumsum(axis=1)
+    # of points of the class, those below and half of those that are equal; of points before, the same
+    true_below_RN, before_RN = upto_RN - true_RN / 2, np.arange(n) + 0.5
+    same_RN = sorted_RN[:, 1:] == sorted_RN[:, :-1]
+    if same_RN.any():
+        true_below_RN, before_RN = _among_equals(same_RN, upto_RN)
+    other_below_RN = before_RN - true_below_RN
     sorted_right_RN = np.where(true_RN, other_below_RN / (n - n_true), 1 - true_below_RN / n_true)
     right_RN = np.empty_like(sorted_right_RN)
     np.put_along_axis(right_RN, order_RN, sorted_right_RN, axis=1)
     area_R = right_RN[:, true_N].mean(axis=1)
     count_N = np.where(true_N, n_true, n - n_true)
     return area_R, ((right_RN - area_R[:, None]) / count_N).mean(axis=0)
+
+
+def _among_equals(same_RN: np.ndarray, upto_RN: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return what is below each place in the order if equals count half: points of the class, and all points.
+
+    Args:
+        same_RN: Whether a place has the score of the one before it, from the second on.
+        upto_RN: Points of the class up to each place.
+    """
+    n_replicas, n = upto_RN.shape
+    edge_R1 = np.ones((n_replicas, 1), bool)
+    # equals stand next to each other: each of them gets the place of the first and of the last of its kind
+    begins_RN, ends_RN = np.hstack([edge_R1, ~same_RN]), np.hstack([~same_RN, edge_R1])
+    first_RN = np.maximum.accumulate(np.where(begins_RN, np.arange(n), 0), axis=1)
+    last_RN = np.minimum.accumulate(np.where(ends_RN, np.arange(n), n)[:, ::-1], axis=1)[:, ::-1]
+    below_RN = np.hstack([np.zeros((n_replicas, 1), int), upto_RN])
+    true_below_RN = (np.take_along_axis(below_RN, first_RN, 1) + np.take_along_axis(below_RN, last_RN + 1, 1)) / 2
+    return true_below_RN, (first_RN + last_RN + 1) / 2
 
 
 def roc(

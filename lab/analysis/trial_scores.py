@@ -7,10 +7,11 @@ import math
 
 import numpy as np
 
-from lab.analysis.classification import Replicas, interval_of, prepare, summary
+from lab.analysis.classification import Replicas, interval_of, overall, prepare
 from lab.analysis.confidence import ranked
 
-TRACKED = ("accuracy", "balanced_accuracy", "macro_precision", "macro_f1", "log_loss", "ece")
+TRACKED = ("accuracy", "balanced_accuracy", "macro_precision", "macro_f1", "log_loss", "ece",
+           "worst_class_precision", "worst_class_recall", "worst_class_f1")  # fmt: skip
 
 
 def scores(
@@ -31,9 +32,9 @@ def scores(
     if gone_DI.all():
         return {}
     kept_DINC = np.where(gone_DI[:, :, None, None], np.float32(np.nan), probabilities_DINC)
-    table = summary(kept_DINC, labels_N, level=level).set_index("metric")
-    values = {name: tuple(table.loc[name, ["value", "lo", "hi"]]) for name in TRACKED}
-    values["auc"] = _mean_area(prepare(kept_DINC, labels_N), level)
+    replicas = prepare(kept_DINC, labels_N)
+    found = overall(replicas, level)
+    values = {name: found[name] for name in TRACKED} | {"auc": _mean_area(replicas, level)}
     return {
         f"{name}{end}": float(value)
         for name, three in values.items()

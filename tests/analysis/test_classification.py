@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 from sklearn import metrics
 
-from lab.analysis.classification import PER_CLASS, SUMMARY, confusion, per_class, summary
+from lab.analysis.classification import PER_CLASS, SUMMARY, _influences, confusion, per_class, prepare, summary
 
 
 def predictions(n_resamples=4, n_inits=3, n_test=120, n_classes=5, *, seed=0, test_seed=None, spread=1.0, labels=None):
@@ -68,6 +68,28 @@ def test_precision_recall_and_f1_are_the_means_of_scikit_learns(case):
         assert known[f"{name}_lo"].ge(0).all()
         assert known[f"{name}_hi"].le(1).all()
     np.testing.assert_array_equal(table["support"], np.bincount(labels, minlength=5))
+
+
+@pytest.mark.parametrize("score", ["precision", "recall", "f1"])
+def test_the_influence_of_a_test_point_is_the_derivative_of_scikit_learns_score_in_its_weight(score):
+    p, labels = predictions(n_test=40)
+    replicas = prepare(p, labels)
+    found = _influences(replicas)[score]
+    step, place = 1e-5, ["precision", "recall", "f1"].index(score)
+
+    def mean_scores(weights):
+        return np.mean([
+            metrics.precision_recall_fscore_support(
+                labels, predicted_N, labels=range(5), sample_weight=weights, zero_division=0.0
+            )[place]
+            for predicted_N in replicas.predicted_RN
+        ], axis=0)  # fmt: skip
+
+    for n in (0, 7, 23):
+        weights = np.ones((2, 40))
+        weights[0, n], weights[1, n] = 1 + step, 1 - step
+        up, down = map(mean_scores, weights)
+        np.testing.assert_allclose(found[:, n], (up - down) / (2 * step), atol=1e-8)
 
 
 def test_summary_is_the_mean_of_scikit_learns_scores(case):

@@ -33,6 +33,10 @@ def test_scores_are_the_means_of_scikit_learns_over_the_replicas_that_are_left()
     }
     for name, by_replica in expected.items():
         assert found[name] == pytest.approx(np.mean(by_replica), rel=1e-9), name
+    for name in ("precision", "recall", "f1"):
+        score = getattr(metrics, f"{name}_score")
+        by_replica_class = [score(labels, h, average=None, zero_division=0.0, labels=range(C)) for h in hard]
+        assert found[f"worst_class_{name}"] == pytest.approx(np.mean(by_replica_class, axis=0).min(), rel=1e-9)
     for name in (*TRACKED, "auc"):
         assert found[f"{name}_lo"] < found[name] < found[f"{name}_hi"]
 
