@@ -96,7 +96,7 @@ def grow(task: Task, dataset: "Dataset", home: Home, train: Train, note: Callabl
     rectangles, pieces, steps = [Rectangle(0, 0, *shape)], [], []
     while True:
         for rectangle in rectangles:
-            pieces.append(_trained(rectangle, checkpoints(task, dataset, home, note, rectangle), train))
+            pieces.append(trained(rectangle, checkpoints(task, dataset, home, note, rectangle), train))
         last = joined(pieces, shape, -1)
         found = judged(
             last.probabilities_test_DINC, dataset.test, last.diverged_R, partition_D=plan.grid(*shape).partition_D
@@ -123,7 +123,7 @@ def added(before: Shape, after: Shape) -> list[Rectangle]:
     return [rectangle for rectangle in rectangles if rectangle.n_resamples and rectangle.n_inits]
 
 
-def _trained(rectangle: Rectangle, kept: "Checkpoints", train: Train) -> Piece:
+def trained(rectangle: Rectangle, kept: "Checkpoints", train: Train) -> Piece:
     """Train a rectangle, or what is left of it."""
     piece, resume = _taken_up(rectangle, kept)
     if not math.isnan(piece.seconds):

@@ -261,6 +261,8 @@ def _tables(study: str, artifacts: Artifacts, run_ids: Mapping[str, str]) -> His
             content = artifacts.read(key, ["curves.parquet"])["curves.parquet"]
             with artifacts.parsing(key, "curves.parquet"):
                 curves.append((name, pq.read_table(io.BytesIO(content))))
+        if "pruned.json" in manifest["files"]:
+            row |= artifacts.json(key, "pruned.json")["metrics"]
         rows.append(row)
         if manifest["finished"] > newest[0]:
             newest = (manifest["finished"], config, artifacts.json(key, "environment.json"))

@@ -342,7 +342,11 @@ def metrics(task: "Task", dataset: "Dataset", trained: Trained, seconds: float) 
             final[f"epochs_to_train_error_{limit:g}"] = reached[0]
     for k, value in enumerate(objective_values(task.spec["objective"], last, trained.validation)):
         final[f"objective_{k}"] = value
-    return {"final": _numbers(final), "epochs": epochs}
+    written: dict[str, Any] = {"final": _numbers(final), "epochs": epochs}
+    if task.spec.get("prune"):  # what later trials are compared with
+        D, objective = trained.replication.n_resamples, task.spec["objective"]
+        written["by_resample"] = by_resample(objective, last.metrics, last.diverged_R, D)
+    return written
 
 
 def _means(step: Snapshot) -> dict[str, float]:
@@ -375,6 +379,16 @@ def _parts(parts: Mapping[str, Any] | None, *, every_interval: bool = False) -> 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
     """Leave out what was not measured."""
     return {name: value for name, value in values.items() if value is not None and math.isfinite(value)}
+
+
+def by_resample(
+    objective: str, metrics: Mapping[str, np.ndarray], diverged_R: np.ndarray, n_resamples: int
+) -> tuple[float, ...]:
+    """Return an objective on each training set, the mean over its replicas; those that diverged count as the worst."""
+    worst = WORST[objective.removeprefix("val_")]
+    value_R = np.asarray(metrics[objective], dtype=np.float64)
+    known_R = np.where(diverged_R | ~np.isfinite(value_R), worst, value_R)
+    return tuple(known_R.reshape(n_resamples, -1).mean(axis=1).tolist())
 
 
 def objective_values(objective: str | list[str], step: Snapshot, validation: Mapping[str, Any] | None) -> list[float]:

@@ -128,7 +128,8 @@ class Replication:
 
     def grid(self, n_resamples: int, n_inits: int) -> "Grid":
         """Return this plan with other numbers of training sets and seeds: what of it is trained at once."""
-        return Grid(**(asdict(self) | {"n_resamples": n_resamples, "n_inits": n_inits}))
+        most = dict(zip(("max_resamples", "max_inits"), self.most, strict=True))
+        return Grid(**(asdict(self) | most | {"n_resamples": n_resamples, "n_inits": n_inits}))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as plain JSON values; without a target, as it was stored before there were any."""

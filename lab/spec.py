@@ -15,12 +15,14 @@ from typing import Any
 from lab.errors import SpecError
 from lab.knobs import KNOBS, TrialConfig, Value, check_knob, known_knob
 from lab.pretraining import NAME, Pretraining
+from lab.pruning import n_first
 from lab.replication import Replication
 from lab.space import Choice, Domain, Float, Int, resolved
 
 __all__ = ["Choice", "Domain", "Float", "Int", "Pretraining", "Replication", "Study", "check_name"]
 
 SAMPLERS = ("qmc", "random", "grid", "tpe", "nsga2", "gp", "cmaes")
+LEARNING = ("tpe", "nsga2", "gp", "cmaes")  # those that learn from results, in rounds
 OBJECTIVES = ("val_risk", "val_error")
 FRONTIER = ("bias_sq", "variance")
 CAPACITY_KNOBS = ("width", "depth")
@@ -53,7 +55,8 @@ class Study:
     data set's own. The best `n_confirm` configurations are measured again; if they are several, the one that is best in
     that gets the learning curve and is the one that the report speaks of. `round_size` trials are proposed together by
     a sampler that learns from results; it is fixed so that what a search finds does not depend on the number of
-    workers.
+    workers. With `prune`, the level of a test, a trial that is significantly worse than the best so far is stopped
+    after its first training sets (lab.pruning).
 
     Raises:
         SpecError: Anything in it is impossible. The data are not looked at here, see `lab.search.prepare`.
@@ -76,6 +79,7 @@ class Study:
     n_evaluations: int = 20
     round_size: int = 4
     n_confirm: int = 1
+    prune: float | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.question, str) or not self.question.strip():
@@ -95,6 +99,7 @@ class Study:
         if self.objective == FRONTIER and self.sampler == "cmaes":
             raise SpecError("sampler 'cmaes' has one objective: choose qmc, random, grid, tpe, gp or nsga2 for a pair")
         self._check_channels()
+        self._check_prune()
         self._check_counts()
         if (NAME in self.values("weights")) != (self.pretraining is not None):
             raise SpecError(
@@ -158,6 +163,28 @@ class Study:
                         "resnet"
                     )
 
+    def _check_prune(self) -> None:
+        level, plan = self.prune, self.replication
+        if level is None:
+            return
+        if isinstance(level, bool) or not isinstance(level, int | float) or not 0.001 <= level <= 0.5:
+            raise SpecError(f"prune = {level!r} has to be the level of a test, from 0.001 to 0.5, or None")
+        if self.sampler not in LEARNING:
+            raise SpecError(
+                f"prune: the points of a {self.sampler!r} sweep make a curve and all have to be measured: leave prune "
+                f"out, or choose {', '.join(LEARNING)}"
+            )
+        if not isinstance(self.objective, str):
+            raise SpecError("prune: bias_sq and variance cannot be judged on a few training sets: choose 'val_risk'")
+        if plan.grows or plan.n_partitions > 1:
+            raise SpecError("prune: a plan with a target_half_width or several partitions is not cut short: leave one")
+        least = n_first(level) + 1
+        if plan.n_resamples < least:
+            raise SpecError(
+                f"prune = {level:g}: nothing can be saved with n_resamples = {plan.n_resamples}, as fewer than "
+                f"{least - 1} training sets show no difference at this level: set n_resamples to {least} or more"
+            )
+
     def _check_counts(self) -> None:
         for name, low, high in (
             ("n_trials", 1, 1_000_000), ("n_evaluations", 2, 1000), ("round_size", 1, 1024),
@@ -219,8 +246,9 @@ class Study:
             for name, domain in self.space.items()
         }
         spec["variants"] = {name: dict(knobs) for name, knobs in self.variants.items()}
-        if not self.variants:
-            del spec["variants"]
+        for name in ("variants", "prune"):  # as it was stored before there were any
+            if not getattr(self, name):
+                del spec[name]
         if self.pretraining is None:
             del spec["pretraining"]
         else:
@@ -248,6 +276,7 @@ class Study:
             },
             replication=self.replication.smoke(),
             pretraining=None if self.pretraining is None else self.pretraining.smoke(),
+            prune=None,  # with so few training sets there is nothing to save
             n_trials=min(self.n_trials, 8 if self.variants else 4),
             n_evaluations=min(self.n_evaluations, 4),
             n_confirm=min(self.n_confirm, 2),

@@ -20,7 +20,7 @@ from lab.spec import check_name
 from lab.storage import Home, disk_errors, inside, sync, temporary_of, write_synced
 
 PHASES = ("explore", "confirm", "learning_curve")
-STATUSES = ("finished", "diverged", "infeasible", "failed")
+STATUSES = ("finished", "diverged", "pruned", "infeasible", "failed")
 MANIFEST = "manifest.json"
 FORMAT = 1
 
@@ -82,7 +82,7 @@ class Outcome:
 
     @property
     def reason(self) -> str | None:
-        """Why a trial is infeasible or failed."""
+        """Why a trial is pruned, infeasible or failed."""
         return self.manifest["reason"]
 
     def json(self, name: str) -> Any:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lab import spool
+from lab.pruning import Rival
 from lab.spec import Replication
 
 
@@ -29,6 +30,7 @@ class Task:
     study_file: str | None = None
     attempt: int = 1
     variant: str | None = None  # its name, in a study of variants
+    rival: Rival | None = None  # in a study that prunes, of trials after the first round
 
     @property
     def key(self) -> str:

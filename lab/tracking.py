@@ -65,6 +65,7 @@ training sets and from other initial weights). A replica's own curves are in the
 | `variance_resample`, `_init`, `_interaction` | variance due to the training set, to the initial weights and batch order, to both together |
 | `objective_0` | what the search minimises; diverged replicas count with the worst value |
 | `n_diverged` | replicas left out of the means because their training diverged |
+| `outcome` (tag) pruned | stopped after the first training sets, as significantly worse than the best so far: it has no parts, `pruned_objective` is its objective until then |
 | status `FAILED` | infeasible configuration: the reason is in the run's description |
 """  # noqa: E501
 
@@ -172,7 +173,7 @@ class Tracker:
                 failpoints.hit("publish.run")
             self._fill(run_id, outcome)
             self._store(run_id, {**outcome.contents, MANIFEST: record})
-            status = "FINISHED" if outcome.status in ("finished", "diverged") else "FAILED"
+            status = "FINISHED" if outcome.status in ("finished", "diverged", "pruned") else "FAILED"
             failpoints.hit("publish.end")
             self._client.set_terminated(run_id, status, end_time=_milliseconds(manifest["finished"]))
         self._known[key] = (run_id, status, digest)
@@ -187,7 +188,7 @@ class Tracker:
             self._view = view
         self._client.log_inputs(run_id, [_dataset_input(config["data"])])
         params = _params(config)
-        metrics = list(_metrics(outcome)) if "metrics.json" in outcome.contents else []
+        metrics = list(_metrics(outcome)) if {"metrics.json", "pruned.json"} & outcome.contents.keys() else []
         while params or metrics:
             some, params = params[:MAX_PARAMS], params[MAX_PARAMS:]
             room = MAX_ENTITIES - len(some)
@@ -327,7 +328,10 @@ def _metrics(outcome: Outcome) -> "Iterator[Metric]":
     """Yield the metrics of a trial; their times are spread evenly over the trial, so they are the same every time."""
     from mlflow.entities import Metric
 
-    metrics = outcome.json("metrics.json")
+    if outcome.status == "pruned":
+        metrics = {"final": outcome.json("pruned.json")["metrics"], "epochs": []}
+    else:
+        metrics = outcome.json("metrics.json")
     epochs = metrics["epochs"]
     last = epochs[-1]["epoch"] if epochs else 0
     started, finished = outcome.manifest["started"], outcome.manifest["finished"]

@@ -16,13 +16,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab import failpoints, growing, outcome, own_families, pretraining, spool, storage, weights
+from lab import failpoints, growing, outcome, own_families, pretraining, racing, spool, storage, weights
 from lab.course import Course, checkpoints, decomposed, taken_up
 from lab.errors import DataError, LabError, SpecError, StorageError
 from lab.growing import Rectangle
 from lab.growth import Growth
 from lab.knobs import TrialConfig
 from lab.outcome import Trained
+from lab.racing import Pruned
 from lab.replication import Replication
 from lab.storage import Home
 from lab.task import Task
@@ -116,7 +117,12 @@ def evaluate_together(tasks: Sequence[Task], home: Home, *, tick: Callable[[], N
 
 
 def _write(
-    task: Task, home: Home, dataset: "Dataset", started: float, events: list[str], train: Callable[[], Trained]
+    task: Task,
+    home: Home,
+    dataset: "Dataset",
+    started: float,
+    events: list[str],
+    train: Callable[[], Trained | Pruned],
 ) -> Path:
     """Write the outcome of a trial, whatever comes of training it; `events` is read afterwards."""
     files: dict[str, bytes] = {}
@@ -124,8 +130,12 @@ def _write(
     try:
         trained = train()
         n_parameters, plan = trained.n_parameters, trained.replication
-        files |= outcome.results(task, dataset, trained, seconds=trained.seconds, note=events.append)
-        status = "diverged" if trained.snapshots[-1].diverged_R.any() else "finished"
+        if isinstance(trained, Pruned):
+            status, reason = "pruned", trained.reason
+            files["pruned.json"] = outcome.as_json(trained.to_dict())
+        else:
+            files |= outcome.results(task, dataset, trained, seconds=trained.seconds, note=events.append)
+            status = "diverged" if trained.snapshots[-1].diverged_R.any() else "finished"
     except _Infeasible as error:
         status, reason = "infeasible", str(error)
     except LabError:
@@ -174,7 +184,7 @@ class _Infeasible(Exception):
 
 def _train(
     task: Task, dataset: "Dataset", home: Home, tick: Callable[[], None] | None, on_event: Callable[[str], None]
-) -> Trained:
+) -> Trained | Pruned:
     from lab import training
 
     own_families.register(str(task.config["family"]), task.study_file)
@@ -195,6 +205,14 @@ def _train(
 
     with _feasible():
         n_parameters = training.count_parameters(config, dataset.image_shape, dataset.n_classes)
+    if task.rival is not None:
+        raced = racing.race(task, dataset, home, fit, _note)
+        if isinstance(raced, Pruned):
+            return dataclasses.replace(raced, n_parameters=n_parameters)
+        course = Course()
+        for step in raced.evaluations:
+            course.add(step, dataset.test, task.replication)
+        return _trained(n_parameters, course, step, dataset, task.replication, raced.seconds)
     if task.replication.grows:
         grown = growing.grow(task, dataset, home, fit, _note)
         course = Course()

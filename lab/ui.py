@@ -283,7 +283,7 @@ objective and all numbers below are means over them.
 | attribute | meaning |
 |---|---|
 | objective | on the validation set; replicas that diverged count with the worst value |
-| `outcome` | finished, diverged (some replicas did), infeasible or failed; `reason` says why |
+| `outcome` | finished, diverged (some replicas did), pruned (stopped early, as worse than the best), infeasible or failed; `reason` says why |
 | `bias_sq`, `variance` | parts of the expected Brier score on the test set; without a known posterior `bias_sq` holds the noise |
 | `variance_resample`, `_init`, `_interaction` | variance due to the training set, to the seed, to both together |
 | `…_lo`, `…_hi` | ends of the 95 % interval |

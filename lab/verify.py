@@ -132,12 +132,19 @@ def _agrees(key: str, run: Run, manifest: dict[str, Any], files: dict[str, bytes
     wrong = [] if run.data.tags.get("outcome") == manifest["status"] else ["tag outcome"]
     config = json.loads(files["config.json"])
     wrong += [f"param {k}" for k, v in config["config"].items() if run.data.params.get(k) != str(v)]
-    final = json.loads(files["metrics.json"])["final"] if "metrics.json" in files else {}
+    final = _final(files)
     wrong += [f"metric {k}" for k, v in final.items() if not _same(run.data.metrics.get(k), v)]
     if wrong:
         raise StorageError(
             f"MLflow's run {run.info.run_id} of {key} differs from its artifacts in {', '.join(wrong[:4])}"
         )
+
+
+def _final(files: dict[str, bytes]) -> dict[str, float]:
+    """Return what was measured of a trial in the end."""
+    if "metrics.json" in files:
+        return json.loads(files["metrics.json"])["final"]
+    return json.loads(files["pruned.json"])["metrics"] if "pruned.json" in files else {}
 
 
 def _same(one: float | None, other: float) -> bool:
@@ -153,8 +160,11 @@ def _agrees_with_search(
     config = json.loads(files["config.json"])
     wrong = [] if record.outcome == manifest["status"] else ["outcome"]
     wrong += [name for name, value in record.params.items() if config["config"].get(name, value) != value]
-    final = json.loads(files["metrics.json"])["final"] if "metrics.json" in files else {}
-    objectives = [final.get(f"objective_{k}") for k in range(len(record.values))]
+    final = _final(files)
+    names = (
+        ["pruned_objective"] if record.outcome == "pruned" else [f"objective_{k}" for k in range(len(record.values))]
+    )
+    objectives = [final.get(name) for name in names]
     wrong += ["objective"] if list(record.values) != objectives else []
     if wrong:
         raise StorageError(f"Optuna and MLflow differ about {key}: {', '.join(wrong)}")

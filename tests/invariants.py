@@ -80,7 +80,7 @@ def check(home: Home, study: str, n_planned: int) -> None:
     assert sorted(found) == list(range(len(found))), "a number is missing"
     waiting = [n for n, (state, *_) in found.items() if state in ("RUNNING", "WAITING")]
     done = {n: outcome for n, (state, _, _, outcome) in found.items() if n not in waiting}
-    assert all(outcome in ("finished", "diverged", "infeasible", "failed") for outcome in done.values()), done
+    assert all(outcome in ("finished", "diverged", "pruned", "infeasible", "failed") for outcome in done.values()), done
     assert len(done) + len(waiting) + (max(n_planned, len(found)) - len(found)) == max(n_planned, len(found))
     spooled = {path.name for path in home.spool_of(study).glob("*-*")} if home.spool_of(study).is_dir() else set()
     published = set(complete(home, study))

@@ -129,6 +129,7 @@ def _design(case: Case) -> Iterator[Check]:
     yield Check("diverged replicas", "0", f"{gone:g}", _status(gone > 0, math.isfinite(gone)), where="method",
                 command=_when(gone > 0, slower))  # fmt: skip
     explore = of_phase(case.trials, "explore")
+    explore = explore[explore["outcome"] != "pruned"] if "outcome" in explore else explore
     if len(explore):
         lost = int((~np.isfinite(number_column(explore, "bias_sq"))).sum())
         part = lost / len(explore)

@@ -40,7 +40,9 @@ def facts(page: Page) -> list[tuple[str, str]]:
     data, environment = history.data, history.environment
     outcomes = explore["outcome"].value_counts() if len(explore) else pd.Series(dtype=int)
     diverged = int(outcomes.get("diverged", 0))
-    failed = len(explore) - diverged - int(outcomes.get("finished", 0))
+    pruned = int(outcomes.get("pruned", 0))
+    failed = len(explore) - diverged - pruned - int(outcomes.get("finished", 0))
+    unlike = f"{diverged} diverged" + (f" · {pruned} stopped early" if pruned else "") + f" · {failed} failed"
     trained = _total(trials, "n_replicas") + _total(trials, "n_diverged")
     shape = "×".join(str(s) for s in data.get("image_shape", []))
     wall = trials["finished"].max() - trials["started"].min() if len(trials) else None
@@ -48,7 +50,7 @@ def facts(page: Page) -> list[tuple[str, str]]:
         ("Data", f"{data.get('name', MISSING)} ({len(data.get('class_names', []))} classes, images {shape})"),
         ("Examples", f"pool {num(data.get('n_pool'))}, validation {num(data.get('n_validation'))}, "
                      f"test {num(data.get('n_test'))}"),
-        ("Trials", f"{len(explore)} of {num(history.spec.get('n_trials'))} · {diverged} diverged · {failed} failed"),
+        ("Trials", f"{len(explore)} of {num(history.spec.get('n_trials'))} · {unlike}"),
         ("Replicas trained", f"{num(trained)} ({page.replicas} a trial)"),
         ("Device", f"{environment.get('device', MISSING)}, torch {environment.get('torch', MISSING)}"),
         ("Time", f"{duration(wall)} from {moment(trials['started'].min() if len(trials) else None)}"),
@@ -161,7 +163,14 @@ def method(page: Page) -> Section:
         "worst risk (2) when trials are ranked."
         if gone else "Diverged replicas: none."
     )  # fmt: skip
-    odd = trials[~trials["outcome"].isin(["finished", "diverged"])] if len(trials) else trials
+    pruned = trials[trials["outcome"] == "pruned"] if len(trials) else trials
+    if len(pruned):
+        lines.append(
+            f"Stopped early: {count(len(pruned), 'trial')}, each significantly worse than the best before its round on "
+            f"the first training sets that they share (Wilcoxon signed-rank test on validation data, level "
+            f"{num(spec.get('prune'))}). They are in no figure or table of parts."
+        )
+    odd = trials[~trials["outcome"].isin(["finished", "diverged", "pruned"])] if len(trials) else trials
     if len(odd):
         reasons = sorted({str(r) for r in odd.get("reason", pd.Series(dtype=str)).dropna()})[:3]
         lines.append(f"Not measured: {count(len(odd), 'run')}{': ' + '; '.join(reasons) if reasons else ''}.")

@@ -20,6 +20,7 @@ from lab import failpoints, spool
 from lab.errors import StorageError
 from lab.knobs import TrialConfig, Value
 from lab.progress import Progress, best_text
+from lab.pruning import Rival
 from lab.search import ledger
 from lab.search.results import Results
 from lab.search.samplers import SEQUENTIAL, planned, suggest
@@ -147,8 +148,17 @@ class Coordinator:
 
     def _explore_task(self, number: int, params: Mapping[str, Value]) -> Task:
         return dataclasses.replace(
-            self.common, phase="explore", number=number, config=_plain(self.study, params), variant=_variant(params)
-        )
+            self.common, phase="explore", number=number, config=_plain(self.study, params), variant=_variant(params),
+            rival=self._rival(number),
+        )  # fmt: skip
+
+    def _rival(self, number: int) -> Rival | None:
+        """Return the best trial before the round of this one, if the study prunes; all of those are told by then."""
+        if self.study.prune is None:
+            return None
+        first = number - number % self.study.round_size
+        best = ledger.best_trial([trial for trial in self._trials() if trial.number < first])
+        return None if best is None else Rival(best.number, tuple(best.user_attrs[ledger.BY_RESAMPLE]))
 
     def _drive(self, refill: Callable[[], None]) -> None:
         """Keep the workers busy until the queue and the engine are empty."""

@@ -22,6 +22,7 @@ from lab.spec import Study
 from lab.storage import Home
 
 GROWING = ("n_trials", "n_confirm")  # what may differ between the study file and the stored study
+BY_RESAMPLE = "by_resample"  # a trial's objective on each training set, in a study that prunes
 TRIED = ("finished", "diverged", "infeasible", "failed")
 
 
@@ -112,7 +113,9 @@ def best_trials(trials: Sequence[FrozenTrial], n: int) -> list[FrozenTrial]:
 def describe(trial: FrozenTrial, objective: str | Sequence[str]) -> dict[str, Any]:
     """Return a trial that is done as plain values: number, run_id, params, what was measured, the objectives."""
     names = [objective] if isinstance(objective, str) else list(objective)
-    measured = {name: value for name, value in trial.user_attrs.items() if name not in ("run_id", "reason")}
+    measured = {
+        name: value for name, value in trial.user_attrs.items() if name not in ("run_id", "reason", BY_RESAMPLE)
+    }
     if not isinstance(
         objective, str
     ):  # the pair is minimised on the validation set, these intervals are the test set's
@@ -130,9 +133,10 @@ def targets(measured: Iterable[Mapping[str, Any]]) -> dict[str, int] | None:
 
 
 def outcome_counts(trials: Sequence[FrozenTrial]) -> dict[str, int]:
-    """Return how many trials had which outcome; those under way are not counted."""
+    """Return how many trials had which outcome, "pruned" if any; those under way are not counted."""
     tried = Counter(t.user_attrs.get("outcome", "failed") for t in trials if t.state.is_finished())
-    return {outcome: tried[outcome] for outcome in TRIED}
+    pruned = {"pruned": tried["pruned"]} if tried["pruned"] else {}
+    return {outcome: tried[outcome] for outcome in TRIED} | pruned
 
 
 @contextlib.contextmanager

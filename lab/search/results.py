@@ -5,6 +5,7 @@ whatever the server does) and its outcome stays in the spool until it is publish
 lies in the spool can be settled again from the start without harm.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -93,15 +94,27 @@ class Results:
         attrs |= {} if run_id is None else {"run_id": run_id}
         if outcome.reason is not None:
             attrs["reason"] = outcome.reason
-        values = None
+        values: list[float] | None = None
+        by_resample: Sequence[float] = ()
         if outcome.status in ("finished", "diverged"):
-            attrs |= self._measured(outcome.json("metrics.json")["final"])
+            metrics = outcome.json("metrics.json")
+            by_resample = metrics.get("by_resample", ())
+            attrs |= self._measured(metrics["final"])
             values = self._values(outcome)
+        if outcome.status == "pruned":
+            by_resample = outcome.json("pruned.json")["by_resample"]
+        if by_resample:
+            attrs[ledger.BY_RESAMPLE] = list(by_resample)
         failpoints.hit("tell")
         for name, value in attrs.items():
             failpoints.hit("tell.attr")
             self.stored._storage.set_trial_user_attr(self.ids[outcome.number], name, value)
-        if values is None:
+        for n, mean in enumerate(itertools.accumulate(by_resample), start=1):
+            failpoints.hit("tell.attr")
+            self.stored._storage.set_trial_intermediate_value(self.ids[outcome.number], n, mean / n)
+        if outcome.status == "pruned":
+            self.stored.tell(outcome.number, state=TrialState.PRUNED)  # with the mean so far, which samplers read
+        elif values is None:
             self.stored.tell(outcome.number, state=TrialState.FAIL)
         else:
             told = self.stored.tell(outcome.number, values)

@@ -34,6 +34,6 @@ def _together(first: Task, second: Task) -> bool:
         return False
     if (first.study, first.spec, first.device) != (second.study, second.spec, second.device):
         return False
-    if first.replication.grows:  # each by as much as its own predictions say
+    if first.replication.grows or first.spec.get("prune"):  # each as far as its own predictions say
         return False
     return shape_of(TrialConfig.from_dict(first.config)) == shape_of(TrialConfig.from_dict(second.config))
