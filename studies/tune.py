@@ -2,7 +2,8 @@
 
 A search of two families at once: knobs that only one of them has are searched in its trials alone. A configuration is
 judged by the mean over its replicas, and the best is measured again on training sets and seeds that the search never
-saw; compare it with the search's own number in the report to see how much of that was luck.
+saw; compare it with the search's own number in the report to see how much of that was luck. A trial that is
+significantly worse than the best before its round on their first four training sets stops there (lab.pruning).
 Fixed: data, epochs, number of training examples.
 Run: python -m lab.study run tune        (--smoke: seconds)
 """
@@ -27,8 +28,9 @@ STUDY = Study(
         pixel_noise=Float(0.0, 1.0),
     ),
     fixed=dict(optimizer="adamw", batch_size=32, epochs=30, n_train=150),
-    replication=Replication(scheme="disjoint", n_resamples=4, n_inits=2),
+    replication=Replication(scheme="disjoint", n_resamples=8, n_inits=2),
     sampler="tpe",
     n_trials=32,
     objective="val_risk",
+    prune=0.1,
 )

@@ -49,7 +49,7 @@ def test_a_search_that_prunes_trains_fewer_replicas_and_the_first_round_is_the_s
     assert [t.value for t in first[:4]] == pytest.approx([t.value for t in second[:4]])
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "gp", "nsga2", "cmaes"])
+@pytest.mark.parametrize("sampler", ["tpe", "cmaes"])
 def test_a_kill_at_any_step_of_a_search_that_prunes_changes_nothing(tmp_path, monkeypatch, sampler):
     study = toy(**(PRUNING | {"sampler": sampler}))
     base, undisturbed = Home(tmp_path / "base"), Home(tmp_path / "undisturbed")
@@ -73,7 +73,7 @@ def test_a_kill_at_any_step_of_a_search_that_prunes_changes_nothing(tmp_path, mo
                 break
         run(study, home)
         assert state(home) == expected, f"killed at crossing {k}"
-        k += 23
+        k += 41
     assert k > crossings[0] > 25
 
 
