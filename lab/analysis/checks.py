@@ -14,6 +14,7 @@ from lab.analysis.attribution import RELIABLE, ROUGH
 from lab.analysis.capacity_curve import estimate, number, number_column, of_phase, selection_risk
 from lab.analysis.case import NOISE_FLOOR, Case
 from lab.analysis.remedies import beyond, more_test_images, plan_of
+from lab.analysis.signals import LIMITS
 from lab.analysis.training_curve import GL_LIMIT
 from lab.commands import command
 from lab.growth import WHY
@@ -261,3 +262,12 @@ def _training(case: Case) -> Iterator[Check]:
     yield Check("gradients of the first layer", "neither vanish nor explode at the start, in any replica",
                 f"vanish in {vanished:g}, explode in {exploded:g}" if known else "–",
                 _status(vanished + exploded > 0, known), where="training")  # fmt: skip
+    signals = {name: number(case.row, f"signal_{name}") for name in LIMITS}
+    seen = {name: value for name, value in signals.items() if math.isfinite(value)}
+    words = {"dead": "{} of units dead", "saturated": "{} of values saturated", "update": "steps {} of the weights"}
+    share, step = percent(LIMITS["dead"]), percent(LIMITS["update"])
+    yield Check("activations and steps at the end",
+                f"at most {share} dead or saturated, steps at most {step} of the weights",
+                ", ".join(words[name].format(percent(value)) for name, value in seen.items()) or "–",
+                _status(any(value > LIMITS[name] for name, value in seen.items()), bool(seen)),
+                where="training")  # fmt: skip

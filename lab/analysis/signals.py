@@ -19,6 +19,8 @@ Signals = Mapping[str, Array]  # "signal:<what>:<layer>" → (R,), NaN for repli
 PREFIX = "signal:"
 COLUMNS = ("epoch", "signal", "layer", "position", "mean", "low", "high", "n_replicas")
 VANISHING, EXPLODING = 1e-3, 1e3
+# at the end of training, conventions: more than half of a layer cannot learn, or a step is no small one any more
+LIMITS = {"dead": 0.5, "saturated": 0.5, "update": 0.1}
 
 
 def table(epochs: Sequence[int], signals: Sequence[Signals]) -> pd.DataFrame:
@@ -36,6 +38,12 @@ def table(epochs: Sequence[int], signals: Sequence[Signals]) -> pd.DataFrame:
                 numbers = (float(alive.mean()), float(alive.min()), float(alive.max()), len(alive))
                 rows.append((epoch, signal, layer, positions[signal], *numbers))
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def flagged(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the last epoch whose mean over replicas is above the limit of its signal, see `LIMITS`."""
+    last = table[table["epoch"] == table["epoch"].max()]
+    return last[last["mean"] > last["signal"].map(LIMITS).fillna(np.inf)]
 
 
 def _layers(found: Signals, signal: str) -> Array:

@@ -4,9 +4,10 @@ from typing import Any
 
 import pandas as pd
 
+from lab.analysis.signals import LIMITS, flagged
 from lab.report import figures_more
 from lab.report.context import Page, which
-from lab.report.text import num
+from lab.report.text import num, percent
 from lab.report.view import Block, figure_view, panel, table_view
 
 LOSSES = {  # loss → its columns: risk, noise, bias, variance and its causes
@@ -113,7 +114,17 @@ def signals(page: Page) -> list[Block]:
         ("epoch", "epoch"), ("signal", "signal"), ("layer", "layer"), ("mean", "mean"), ("low", "lowest"),
         ("high", "highest"), ("n_replicas", "replicas"),
     ]  # fmt: skip
-    return [*panel(views), Block("numbers", table_view(
+    return [*panel(views), Block("note", _flags(table)), Block("numbers", table_view(
         table, show, title="signal health of the layers", link=page.link("signals.csv"),
         caption=f"One row an epoch, signal and layer; {which(focus).lower()}.",
     ))]  # fmt: skip
+
+
+def _flags(table: pd.DataFrame) -> str:
+    """Return which layers cannot learn any more at the end, or take too large steps, and above what that is said."""
+    words = {"dead": "{} of its units dead", "saturated": "{} of its values saturated",
+             "update": "a step of {} of its weights"}  # fmt: skip
+    limits = ", ".join(words[name].format(percent(limit)) for name, limit in LIMITS.items())
+    rows = [f"layer {row['layer']}: {words[row['signal']].format(percent(row['mean']))}"
+            for _, row in flagged(table).iterrows()]  # fmt: skip
+    return f"A layer is flagged at the end of training above {limits}. Flagged: {'; '.join(rows) or 'none'}."

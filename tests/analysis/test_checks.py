@@ -107,3 +107,12 @@ class TestChecks:
     def test_gradients_that_vanish_or_explode_in_any_replica_ask_for_attention(self, numbers, status):
         found = checks_table(diagnose(trials(run(0.30, 0.05) | numbers)))
         assert found.set_index("name").loc["gradients of the first layer", "status"] == status
+
+    @pytest.mark.parametrize(("numbers", "status"), [
+        ({}, "not measured"), ({"signal_update": 0.001}, "ok"), ({"signal_dead": 0.4, "signal_update": 0.001}, "ok"),
+        ({"signal_dead": 0.6, "signal_update": 0.001}, "attention"), ({"signal_saturated": 0.51}, "attention"),
+        ({"signal_saturated": 0.1, "signal_update": 0.2}, "attention"),
+    ])  # fmt: skip
+    def test_layers_that_cannot_learn_or_steps_that_are_large_ask_for_attention(self, numbers, status):
+        found = checks_table(diagnose(trials(run(0.30, 0.05) | numbers)))
+        assert found.set_index("name").loc["activations and steps at the end", "status"] == status

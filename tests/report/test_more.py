@@ -78,6 +78,22 @@ def test_gradients_are_drawn_of_the_first_the_last_and_two_layers_between(richer
     assert figures_more.gradients(table[table["epoch"] == 0]) is None
 
 
+def test_layers_that_cannot_learn_at_the_end_are_named_with_the_limits(richer):
+    history, tables = richer
+    more = [(e, signal, layer, 0, value, value, value, 32) for e in (5, 10) for signal, layer, value in (
+        ("dead", "0", 0.02 * e), ("dead", "1", 0.061 * e), ("saturated", "0", 0.09 * e if e < 10 else 0.1),
+        ("update", "output", 0.03 * e))]  # fmt: skip
+    signals = pd.concat([tables.signals, pd.DataFrame(more, columns=list(COLUMNS))], ignore_index=True)
+    _, note, _ = sections_more.signals(Page(history, dataclasses.replace(tables, signals=signals)))
+    plain = note.content.replace("\u00a0", " ")
+    assert plain == (
+        "A layer is flagged at the end of training above 50 % of its units dead, 50 % of its values saturated, a step "
+        "of 10 % of its weights. Flagged: layer 1: 61 % of its units dead; layer output: a step of 30 % of its weights."
+    )
+    _, note, _ = sections_more.signals(Page(history, tables))
+    assert note.content.endswith("Flagged: none.")
+
+
 def test_the_page_holds_all_of_it(richer):
     outline = Outline(without_bundle(render(*richer)))
     drawn = {attrs["data-figure"] for attrs, _ in outline.all("div") if "data-figure" in attrs}
