@@ -3,8 +3,10 @@
 import dataclasses
 import shutil
 
+import optuna
 import pytest
 
+from lab import workers
 from lab.errors import SpecError
 from lab.replication import Replication
 from lab.search import ledger
@@ -88,3 +90,41 @@ def test_pruning_is_refused_where_every_trial_has_to_be_whole():
     ):  # fmt: skip
         with pytest.raises(SpecError, match=says):
             toy(**(PRUNING | changes))
+
+
+def test_after_an_interruption_within_a_round_a_trial_still_has_the_rival_of_before_the_round(home, monkeypatch):
+    """Although a trial of its own round, told before the interruption, was better than that one."""
+    rivals: dict[int, set[int | None]] = {}
+    real = workers.inline.evaluate_together
+
+    def watched(tasks, *args, **kwargs):
+        for task in tasks:
+            if task.phase == "explore":
+                rivals.setdefault(task.number, set()).add(None if task.rival is None else task.rival.number)
+        return real(tasks, *args, **kwargs)
+
+    monkeypatch.setattr(workers.inline, "evaluate_together", watched)
+    study = toy(**(PRUNING | {"n_trials": 16}))
+    for _ in range(60):
+        with monkeypatch.context() as patch:
+            real_tell = optuna.Study.tell
+
+            def tell(*args, real_tell=real_tell, **kwargs):
+                real_tell(*args, **kwargs)
+                raise Boom
+
+            patch.setattr(optuna.Study, "tell", tell)
+            try:
+                run(study, home)
+            except Boom:
+                continue
+            break
+    trials = [t for t in stored(home) if t.state.name == "COMPLETE"]
+    was_better = False
+    for number, seen in rivals.items():
+        first = number // 4 * 4
+        before = min((t for t in trials if t.number < first), key=lambda t: t.value, default=None)
+        assert seen == {None if before is None else before.number}, number
+        mates = [t for t in trials if first <= t.number < number]
+        was_better |= before is not None and any(t.value < before.value for t in mates)
+    assert was_better
