@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import lab
-from lab import weights
+from lab import objectives, weights
 
 if TYPE_CHECKING:
     from lab.data.pool import Dataset
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "val", "test")
 SCORES = ("loss", "risk", "error")
-WORST = {"risk": 2.0, "error": 1.0}  # of the Brier score summed over classes, and of the zero-one loss
 TRAIN_ERRORS = (0.1, 0.01)
 LEVEL = 0.95
 OTHER_LOSSES = ("cross_entropy", "zero_one")  # decomposed at the end, beside the Brier score
@@ -340,12 +339,13 @@ def metrics(task: "Task", dataset: "Dataset", trained: Trained, seconds: float) 
         reached = [row["epoch"] for row in epochs if row.get("train_error", math.inf) <= limit]
         if reached:
             final[f"epochs_to_train_error_{limit:g}"] = reached[0]
-    for k, value in enumerate(objective_values(task.spec["objective"], last, trained.validation)):
+    judged = objectives.values(task.spec["objective"], last.metrics, last.diverged_R, trained.validation)
+    for k, value in enumerate(judged):
         final[f"objective_{k}"] = value
     written: dict[str, Any] = {"final": _numbers(final), "epochs": epochs}
     if task.spec.get("prune"):  # what later trials are compared with
         D, objective = trained.replication.n_resamples, task.spec["objective"]
-        written["by_resample"] = by_resample(objective, last.metrics, last.diverged_R, D)
+        written["by_resample"] = objectives.by_resample(objective, last.metrics, last.diverged_R, D)
     return written
 
 
@@ -379,27 +379,3 @@ def _parts(parts: Mapping[str, Any] | None, *, every_interval: bool = False) -> 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
     """Leave out what was not measured."""
     return {name: value for name, value in values.items() if value is not None and math.isfinite(value)}
-
-
-def by_resample(
-    objective: str, metrics: Mapping[str, np.ndarray], diverged_R: np.ndarray, n_resamples: int
-) -> tuple[float, ...]:
-    """Return an objective on each training set, the mean over its replicas; those that diverged count as the worst."""
-    worst = WORST[objective.removeprefix("val_")]
-    value_R = np.asarray(metrics[objective], dtype=np.float64)
-    known_R = np.where(diverged_R | ~np.isfinite(value_R), worst, value_R)
-    return tuple(known_R.reshape(n_resamples, -1).mean(axis=1).tolist())
-
-
-def objective_values(objective: str | list[str], step: Snapshot, validation: Mapping[str, Any] | None) -> list[float]:
-    """Return what the search minimises. Replicas that diverged count with the worst value, in their proportion.
-
-    Without that, a configuration that diverges on its hard resamples would look better than one that survives them.
-    """
-    if isinstance(objective, str):
-        score = objective.removeprefix("val_")
-        value_R = _alive(step, objective)
-        return [float(np.where(np.isfinite(value_R), value_R, WORST[score]).mean())]
-    share = float(np.mean(step.diverged_R))
-    terms = [None if validation is None else validation[name] for name in objective]
-    return [WORST["risk"] if term is None else (1 - share) * term + share * WORST["risk"] for term in terms]

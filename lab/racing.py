@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lab import outcome
+from lab import objectives
 from lab.growing import Rectangle, Train, joined, trained
 from lab.pruning import Rival, is_lost, n_first, p_value
 from lab.replication import Grid
@@ -86,7 +86,7 @@ def race(task: Task, dataset: "Dataset", home: Home, train: Train, note: Callabl
         pieces.append(trained(rectangle, checkpoints(task, dataset, home, note, rectangle), train))
         if len(pieces) == 1:
             last = pieces[0].evaluations[-1]
-            values_D = outcome.by_resample(objective, last.metrics, last.diverged_R, n)
+            values_D = objectives.by_resample(objective, last.metrics, last.diverged_R, n)
             if is_lost(values_D, task.rival, level):
                 p = p_value(values_D, task.rival.by_resample_D)
                 return Pruned(plan.grid(n, plan.n_inits), values_D, task.rival, p, pieces[0].seconds, 0)

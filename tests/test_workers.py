@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lab import spool, workers
+from lab import objectives, spool, workers
 from lab.errors import DataError, LabError, SpecError
-from lab.outcome import Snapshot, objective_values
 from lab.spec import Replication, Study
 from lab.storage import Home
 from lab.task import Task
@@ -185,9 +184,9 @@ def test_a_data_set_may_be_a_function_in_the_study_file(tmp_path):
 
 
 def test_a_pair_counts_diverged_replicas_in_their_proportion():
-    step = Snapshot(1, {}, np.array([True, False, False, False]))
-    assert objective_values(["bias_sq", "variance"], step, {"bias_sq": 0.4, "variance": None}) == [0.8, 2.0]
-    assert objective_values(["bias_sq", "variance"], step, None) == [2.0, 2.0]
+    pair, diverged_R = ["bias_sq", "variance"], np.array([True, False, False, False])
+    assert objectives.values(pair, {}, diverged_R, {"bias_sq": 0.4, "variance": None}) == [0.8, 2.0]
+    assert objectives.values(pair, {}, diverged_R, None) == [2.0, 2.0]
 
 
 # --- engines ----------------------------------------------------------------------------------------------------------
