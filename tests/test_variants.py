@@ -90,13 +90,16 @@ def test_impossible_variants_are_refused(fields, says):
         asked(**fields)
 
 
-@pytest.mark.parametrize("sampler", [s for s in SAMPLERS if s not in ("grid", "cmaes", "gp")])
+@pytest.mark.parametrize("sampler", [pytest.param(s, marks=pytest.mark.slow) if s == "gp" else s for s in SAMPLERS])
 def test_every_sampler_proposes_a_knob_only_where_its_condition_holds(sampler):
-    found = proposals(asked(space=CONDITIONAL, sampler=sampler), 14)
+    numbers = {"learning_rate": Float(1e-3, 1e-1, n_grid=2), "dropout": Float(0.0, 0.5, n_grid=2)}  # cmaes needs two
+    study = asked(space=CONDITIONAL | numbers, sampler=sampler)
+    found = proposals(study, min(40 if sampler == "grid" else 14, samplers.planned(study)))
     assert {params["family"] for params in found} == {"mlp", "cnn"}
     for params in found:
         own = {"mlp": {"depth"}, "cnn": {"norm"}}[params["family"]]
-        assert set(params) == {"family", "width"} | own
+        assert set(params) == {"family", "width", *numbers} | own
+        assert study.config(params).family == params["family"]
 
 
 def test_a_knob_out_of_force_has_its_default():
