@@ -64,6 +64,7 @@ class _Server:
         command = [sys.executable, "-m", "lab.ui", self.kind, str(self.port)]
         # job execution is for MLflow's evaluation of language models: 12 processes, 2.5 GB
         environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "LAB_UI_DATABASE": self.uri}
+        environment.setdefault("MLFLOW_ENABLE_AI_GATEWAY", "false")  # an entry that has nothing to do with studies
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=self.log, stderr=self.log, env=environment, start_new_session=True
         )

@@ -1,6 +1,7 @@
 """Figures of many trials at once: what drives the parts of the risk, what they trade, how training went."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -174,10 +175,13 @@ def training_curves(table: pd.DataFrame, best: Mapping[str, str], column: str, t
     fig = figure(x={"title": {"text": "epoch"}}, y=log_axis(values[values > 0], f"{title} (log scale)"))
     x: list[float | None] = []
     y: list[float | None] = []
-    for key, rows in table.groupby("key", sort=True):
-        if key not in best:
-            x += [*rows["epoch"].tolist(), None]
-            y += [*rounded(rows[column].where(rows[column] > 0)), None]
+    others = table[~table["key"].isin(list(best))].sort_values("key", kind="stable")
+    # a gap ends each line; the table is rounded as a whole, since a thousand trials one by one take seconds
+    ends = np.flatnonzero(others["key"].ne(others["key"].shift(-1))) + 1
+    epochs, risks = others["epoch"].tolist(), rounded(others[column].where(others[column] > 0))
+    for start, end in pairwise([0, *ends.tolist()]):
+        x += [*epochs[start:end], None]
+        y += [*risks[start:end], None]
     if x:
         fig.add_scatter(
             x=x, y=y, mode="lines", line={"color": GHOST, "width": 1}, name="all other trials", hoverinfo="skip"
