@@ -197,6 +197,8 @@ def _search(case: Case) -> Iterator[Check]:
     picked = selection_risk(explore).dropna() if len(explore) else selection_risk(confirm).iloc[:0]
     if str(case.row.get("phase")) == "confirm" and len(picked):
         best = explore.iloc[int(selection_risk(explore).fillna(math.inf).to_numpy().argmin())]
+        if (same := number_column(explore, "number") == number(case.row, "number")).any():
+            best = explore[same].iloc[0]  # of several that were confirmed, not always the best of the search
         then, now = estimate(best, "risk"), estimate(case.row, "risk")
         change = now - then
         yield Check("confirmed as found in the search", "change of the risk within its interval",
