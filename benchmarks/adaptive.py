@@ -33,8 +33,8 @@ ABOUT = (
     "replicas as that repetition's trial came to have. `fixed, same study`: one with the mean number over the "
     "learners of the table. Replicas, training sets, seeds and half-widths are means over n repetitions, each with "
     "training sets, seeds and test points of its own; `reached` and `covers` are shares in %, `error` is the root "
-    "of the mean squared error of the variance. The standard error of a share of 95 % is 0.9 points at n = 600 and "
-    "1.8 at n = 150. Truth: in closed form (synthetic), the mean of the unbiased estimates of all 24 × 16 replicas "
+    "of the mean squared error of the variance. The standard error of a share of 95 % is 1.2 points at n = 320 and "
+    "2.4 at n = 80. Truth: in closed form (synthetic), the mean of the unbiased estimates of all 24 × 16 replicas "
     "(networks)."
 )
 
@@ -217,7 +217,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a few repetitions, to see that it runs; writes nothing")
     quick = parser.parse_args().quick
     facts = records.machine()
-    tables = run(6, 2) if quick else run(600, 150)
+    tables = run(6, 2) if quick else run(320, 80)
     if quick:
         print(records.markdown("adaptive", ABOUT, tables, facts))
     else:

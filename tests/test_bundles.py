@@ -25,9 +25,9 @@ STUDY = Study(
 SAME = ("curves.parquet", "decomposition.json", "config.json", "predictions.npz")
 
 
-def task(number, *, attempt=1, device="cpu", study="s", **knobs):
+def task(number, *, attempt=1, device="cpu", study="s", spec=STUDY, **knobs):
     config = dataclasses.asdict(TrialConfig(**(FIXED | knobs)))
-    spec = json.loads(json.dumps(STUDY.to_dict()))
+    spec = json.loads(json.dumps(spec.to_dict()))
     return Task(study, spec, "explore", number, config, attempt=attempt, device=device)
 
 
@@ -64,6 +64,11 @@ def test_who_lost_a_worker_before_goes_alone_so_that_its_company_is_not_blamed()
 
 def test_tasks_of_different_studies_or_devices_do_not_go_together():
     assert taken([task(0), task(1, study="t"), task(2, device="cuda")]) == ([0], [1, 2])
+
+
+def test_trials_that_grow_go_alone_as_each_grows_by_what_its_own_results_say():
+    growing = dataclasses.replace(STUDY, replication=Replication("bootstrap", 3, 3, target_half_width=0.1))
+    assert taken([task(0, spec=growing), task(1, spec=growing)]) == ([0], [1])
 
 
 def test_on_a_cpu_trials_go_alone_and_on_a_gpu_they_share_a_pack():
