@@ -115,8 +115,10 @@ def test_what_breaks_a_pack_is_trained_alone_and_so_are_its_mates(tmp_path, alon
     check(evaluate_together([task(k, **knobs) for k, knobs in enumerate(MIXED)], Home(tmp_path)), alone)
 
 
-def fit_with(fit_many, config, dataset, replication, *, first_resample, first_init, first_noise, **options):
-    jobs = [training.Job(config, replication, first_resample, first_init, first_noise)]
+def fit_with(
+    fit_many, config, dataset, replication, *, first_resample, first_init, first_noise, keep_weights, **options
+):
+    jobs = [training.Job(config, replication, first_resample, first_init, first_noise, keep_weights)]
     for (evaluation,) in fit_many(jobs, dataset, **options):
         yield evaluation
 
