@@ -7,6 +7,7 @@ device that it moves on itself.
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -15,12 +16,41 @@ from lab.training.moment import Moment
 Body = Callable[[], None]
 
 
-def capture(body: Body) -> Body:
-    """Return a function that replays what `body` launches; it is not run now."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        body()
-    return graph.replay
+class Capture:
+    """Captures graphs of one device, which are replayed one after the other: they share their working memory."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._pool: Any = None
+
+    def __call__(self, body: Body) -> Body:
+        """Return a function that replays what `body` launches; it is not run now.
+
+        Raises:
+            torch.OutOfMemoryError: The device's memory did not suffice.
+        """
+        graph, ran_out = torch.cuda.CUDAGraph(), False
+        try:
+            with torch.cuda.device(self._device):  # streams and graphs are those of the current device
+                torch.cuda.synchronize()
+                torch.cuda.empty_cache()  # what was used outside is of no use in the memory of a graph
+                with torch.cuda.graph(graph, pool=self._pool):
+                    try:
+                        body()
+                    except torch.OutOfMemoryError:
+                        ran_out = True
+                        raise
+        except RuntimeError as error:  # the end of a capture that broke raises an error of its own
+            if ran_out:
+                raise torch.OutOfMemoryError(str(error)) from error
+            raise
+        self._pool = graph.pool()
+
+        def replay() -> None:
+            with torch.cuda.device(self._device):
+                graph.replay()
+
+        return replay
 
 
 class Graphs:
@@ -29,9 +59,9 @@ class Graphs:
     The first epoch is run as it is: libraries choose their kernels and allocate on first use, which a graph forbids.
     """
 
-    def __init__(self, device: torch.device, capture: Callable[[Body], Body] = capture) -> None:
+    def __init__(self, device: torch.device, capture: Callable[[Body], Body] | None = None) -> None:
         self._counter = torch.zeros(1, dtype=torch.int64, device=device)
-        self._capture = capture
+        self._capture = capture or Capture(device)
         self._replays: dict[bool, Body] = {}
         self._is_warm = False
 

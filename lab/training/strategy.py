@@ -4,6 +4,8 @@ The rule is made from what benchmarks/strategy.py measures. It changes the time 
 by rounding alone: no replica sees another, in whichever packs they are.
 """
 
+from collections.abc import Callable
+
 import torch
 
 from lab.models import Network
@@ -11,14 +13,36 @@ from lab.models import Network
 PACK_WEIGHTS = 2**23  # of a pack of perceptrons: with Adam's moments and the gradient four times as many values
 PACK_ACTIVATIONS = 2**20  # of the widest maps of a pack of convolutional networks, one batch
 
+STATES = 7  # values a weight at the most: itself, gradient, two moments, mean, best so far, and one in passing
+SHARE = 0.8  # of the free memory of a GPU that a pack is meant to take: sizes are estimates
 
-def pack_size(network: Network, device: torch.device) -> int:
-    """Return the number of replicas that a pack should have, if there are as many: a power of two.
 
-    On a GPU all share one. On the CPU a perceptron gains from company while a step is mostly calls, and loses when the
+def free_memory(device: torch.device) -> int:
+    """Return the bytes of a GPU that this process may still use, its allocator's idle ones included."""
+    free, _total = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
+def replica_bytes(network: Network) -> int:
+    """Return about how many bytes the training of one replica takes in float32.
+
+    Every weight tensor stands for a layer, which keeps its input and output, both taken as large as the widest.
+    """
+    n_layers = sum(parameter.kind in ("weight", "own") for parameter in network.trained)
+    activations = 2 * n_layers * network.widest * network.config.batch_size
+    return 4 * (STATES * network.n_parameters + activations)
+
+
+def pack_size(network: Network, device: torch.device, free_memory: Callable[[torch.device], int] = free_memory) -> int:
+    """Return the number of replicas that a pack should have, if there are as many.
+
+    On a GPU as many as its free memory has room for: should the estimate be too high, packs are halved when it runs
+    out. On the CPU a power of two: a perceptron gains from company while a step is mostly calls, and loses when the
     pack outgrows the caches. A convolution is bound by arithmetic and memory: company pays while maps are small,
     and not through the many layers of a residual network.
     """
+    if device.type == "cuda":
+        return max(1, int(SHARE * free_memory(device)) // replica_bytes(network))
     if device.type != "cpu":
         return 2**20
     only_head = network.n_frozen == network.n_blocks and not network.is_own  # of features that were computed before

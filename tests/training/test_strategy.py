@@ -1,0 +1,89 @@
+"""How many replicas share a pack: the rule beside what was measured, and beside the memory of a GPU."""
+
+import contextlib
+
+import pytest
+import torch
+
+from benchmarks.loops import N_CLASSES
+from lab import models
+from lab.knobs import TrialConfig
+from lab.training import graphs, strategy
+
+CUDA = torch.device("cuda")
+GIB = 2**30
+
+
+def network(**knobs):
+    return models.build(TrialConfig(**knobs), (1, 28, 28), N_CLASSES)
+
+
+# -- a GPU's memory, with an allocator that says what it has
+
+
+def test_on_a_gpu_a_pack_is_as_large_as_free_memory_has_room_for():
+    net = network(family="cnn", width=32, batch_size=64)
+    sizes = [strategy.pack_size(net, CUDA, lambda _, free=free: free) for free in (GIB, 2 * GIB, 8 * GIB)]
+    for size, free in zip(sizes, (GIB, 2 * GIB, 8 * GIB), strict=True):
+        assert size * strategy.replica_bytes(net) <= strategy.SHARE * free < (size + 1) * strategy.replica_bytes(net)
+    assert sizes[0] < sizes[1] < sizes[2]
+    assert strategy.pack_size(net, CUDA, lambda _: 1000) == 1
+
+
+@pytest.mark.parametrize("larger", [{"width": 64}, {"batch_size": 128}, {"depth": 3}])
+def test_larger_networks_and_batches_are_estimated_larger(larger):
+    knobs = {"family": "resnet", "width": 16, "depth": 2, "batch_size": 32}
+    assert strategy.replica_bytes(network(**knobs | larger)) > strategy.replica_bytes(network(**knobs))
+
+
+def test_the_estimate_is_above_weights_gradient_and_moments_and_what_layers_keep():
+    net = network(family="mlp", width=100, depth=2, batch_size=8)
+    state = 4 * net.n_parameters
+    kept = 8 * (784 + 2 * 100 + 2 * 100 + 10)  # the input, both sides of two activations, the logits
+    assert strategy.replica_bytes(net) > 4 * (state + kept)
+
+
+# -- graphs
+
+
+class Graph:
+    def pool(self):
+        return "pool"
+
+    def replay(self):
+        Graph.replayed += 1
+
+
+def test_memory_that_runs_out_in_a_capture_is_told_as_memory_that_ran_out(monkeypatch):
+    pools = []
+
+    @contextlib.contextmanager
+    def capturing(graph, pool=None):
+        pools.append(pool)
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            raise RuntimeError("operation failed due to a previous error during capture") from None
+
+    for name, stand_in in {
+        "CUDAGraph": Graph, "graph": capturing, "device": lambda _: contextlib.nullcontext(),
+        "synchronize": lambda: None, "empty_cache": lambda: None,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    capture, ran = graphs.Capture(CUDA), []
+    replay = capture(lambda: ran.append(1))
+    Graph.replayed = 0
+    replay()
+    assert (len(ran), Graph.replayed) == (1, 1)
+
+    def too_large():
+        raise torch.OutOfMemoryError
+
+    def broken():
+        raise ValueError("else")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        capture(too_large)
+    with pytest.raises(ValueError, match="else"):
+        capture(broken)
+    assert pools == [None, "pool", "pool"]  # graphs of a crew share their memory
