@@ -191,7 +191,7 @@ def test_keyboard_focus_skips_to_the_report_or_goes_by_the_tables_to_the_content
     page = opened("healthy")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
-    for name in ("trials.csv", "capacity_sweep.json"):
+    for name in ("trials.csv", "summary.json"):
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.textContent") == name
     page.keyboard.press("Tab")
