@@ -218,7 +218,8 @@ def describe(replication: Replication, *, n_train: int, n_pool: int) -> str:
         scheme += (
             f" Training sets and seeds are added to a trial until the interval of its {replication.target_term} is "
             f"within ± {replication.target_half_width:g}, up to {replication.max_resamples} training sets, "
-            f"{replication.max_inits} seeds and {replication.max_replicas} replicas."
+            f"{replication.max_inits} seeds and {replication.max_replicas} replicas. As that happens sooner where the "
+            "estimate came out low by chance, intervals cover somewhat less than they say (benchmarks/adaptive.md)."
         )
     return scheme
 
