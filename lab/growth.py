@@ -8,8 +8,8 @@ the interval is looked at again. Trainings of a trial take about equal time, so 
 that is trained again takes the same steps.
 
 To stop once an interval is narrow is to stop more often where it came out too narrow by chance. In
-benchmarks/adaptive.md (n = 320 a learner, start 4 × 4, target 31 % of the variance) variances then came out 5 to 7 % low,
-and nominal 95 % intervals covered them in 88 to 93 %, against 90 to 98 % for fixed grids of the same size.
+benchmarks/adaptive.md (n = 320 a learner, start 4 × 4, target 31 % of the variance) variances then came out 5 to 7 %
+low, and nominal 95 % intervals covered them in 88 to 93 %, against 90 to 98 % for fixed grids of the same size.
 
 Shape letters: D training sets, I seeds.
 """
