@@ -4,8 +4,8 @@ Scientific: width of an MLP 40-h-h-10.  Fixed: MNIST-1D, 4,000 training curves w
 Source: Prince 2023, Understanding Deep Learning, section 8.4 (the setting); Yang et al. 2020, figure 1 (the parts).
 Expected: bias² falls all the way; variance, and with it the risk, peaks about where the training error reaches 0, most
 of it interaction of training set and seed; then both fall.
-Needs the package mnist1d. Takes: with --set n_train=1000 --set epochs=200 11 minutes on one busy CPU core (n = 1); the
-whole was not timed, and has 8 times the steps.
+Needs the package mnist1d. Takes: with --set n_train=1000 --set epochs=200 11 minutes on one busy CPU core (n = 1); with
+seven of the widths and 12 of the 20 replicas, all else as here, 8 minutes of one core's time (n = 1; LOG.md).
 Run: python -m lab.study run double_descent        (--smoke: seconds, after the data are generated)
 """
 
