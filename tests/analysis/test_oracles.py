@@ -61,8 +61,8 @@ def test_random_projections_have_bias_1_less_their_share_squared_and_variance_sh
     bases = np.linalg.qr(rng.standard_normal((n_replicas, d, round(share * d))))[0]
     fitted = np.einsum("rdp,rep,e->rd", bases, bases, beta) * np.sqrt(d)
     found = decompose(
-        two_classes(0.5 + SCALE * fitted), np.zeros(d, dtype=int), posterior_NC=two_classes(0.5 + SCALE * points @ beta),
-        design="independent", level=None,
+        two_classes(0.5 + SCALE * fitted), np.zeros(d, dtype=int), design="independent", level=None,
+        posterior_NC=two_classes(0.5 + SCALE * points @ beta),
     )  # fmt: skip
     unit = 2 * SCALE**2
     assert found.variance / unit == pytest.approx(share * (1 - share), rel=0.03)
