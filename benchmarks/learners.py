@@ -1,8 +1,9 @@
 """Learners whose parts of the risk are known, as crossed samples of training sets, seeds and test points.
 
 Class frequencies with a random prior and a ridge regression with a random start have closed forms for the Brier score
-and no interaction; frequencies in the cells of a histogram have none either. Ridge on random ReLU features and a small
-MLP on `gaussians` have an interaction. What is not known in closed form is the mean of many large samples (`limits`).
+and no interaction; frequencies in the cells of a histogram have none either. A shift of all predictions is the hard
+case: nothing averages over test points. Ridge on random ReLU features and a small MLP on `gaussians` have an
+interaction too. What is not known in closed form is the mean of many large samples (`limits`).
 
 Shape suffixes: D training sets, I seeds, N test points, C classes.
 """
@@ -83,6 +84,23 @@ def ridge_truth() -> dict[str, float]:
     return _parts(bias, resample, init, noise=0.5 - 2 * _SCALE**2 * (_BETA**2).sum())
 
 
+_SHIFTS = {"resample": 0.5, "init": 0.3, "interaction": 0.3}  # standard deviations
+
+
+def shift(seed: int, D: int, n_inits: int = N_INITS, n_points: int = 200) -> Sample:
+    """The hard case: training set, seed and both together shift all predictions alike, by a normal number each."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal(n_points)
+    shapes = {"resample": (D, 1), "init": (1, n_inits), "interaction": (D, n_inits)}
+    shift_DI = sum(sd * rng.standard_normal(shapes[cause]) for cause, sd in _SHIFTS.items())
+    return _two_classes(0.5 + _SCALE * (0.8 * x + np.asarray(shift_DI)[..., None]), 0.5 + _SCALE * x)
+
+
+def shift_truth() -> dict[str, float]:
+    resample, init, interaction = (2 * _SCALE**2 * sd**2 for sd in _SHIFTS.values())
+    return _parts(2 * _SCALE**2 * 0.2**2, resample, init, interaction, noise=0.5 - 2 * _SCALE**2)
+
+
 def random_feature(seed: int, D: int, n_inits: int = N_INITS, n_points: int = 200) -> Sample:
     """Ridge on 30 random ReLU features of 40 examples of tanh(x'β) + noise, in 6 dimensions."""
     beta, rng = np.random.default_rng(3).standard_normal(6), np.random.default_rng(seed)
@@ -120,18 +138,23 @@ def _two_classes(p: np.ndarray, truth_N: np.ndarray) -> Sample:
     return Sample(np.stack([1 - p, p], axis=-1), labels, np.stack([1 - truth_N, truth_N], axis=-1))
 
 
-def _parts(bias: float, resample: float, init: float, noise: float = 0.0) -> dict[str, float]:
-    values = (noise + bias + resample + init, bias, resample + init, resample, init, 0.0)
+def _parts(
+    bias: float, resample: float, init: float, interaction: float = 0.0, *, noise: float = 0.0
+) -> dict[str, float]:
+    variance = resample + init + interaction
+    values = (noise + bias + variance, bias, variance, resample, init, interaction)
     return dict(zip(TERMS["brier"], map(float, values), strict=True))
 
 
 LEARNERS: dict[str, Callable[..., Sample]] = {
-    "class frequencies": class_frequency, "histogram": histogram, "ridge": ridge, "random features": random_feature,
-    "MLP": mlp,
+    "class frequencies": class_frequency, "histogram": histogram, "ridge": ridge, "shift": shift,
+    "random features": random_feature, "MLP": mlp,
 }  # fmt: skip
-CLOSED = {"class frequencies": class_frequency_truth, "ridge": ridge_truth}  # of the Brier score
-LARGE = {"class frequencies": (100, 100, 10), "histogram": (100, 100, 400), "ridge": (100, 100, 200),
-         "random features": (100, 100, 200), "MLP": (40, 40, 500)}  # fmt: skip  # training sets, seeds, test points
+CLOSED = {"class frequencies": class_frequency_truth, "ridge": ridge_truth, "shift": shift_truth}  # of the Brier score
+LARGE = {  # training sets, seeds, test points
+    "class frequencies": (100, 100, 10), "histogram": (100, 100, 400), "ridge": (100, 100, 200),
+    "shift": (100, 100, 200), "random features": (100, 100, 200), "MLP": (40, 40, 500),
+}  # fmt: skip
 
 
 def limits(learner: str, first: int, n: int) -> list[dict[str, dict[str, float]]]:

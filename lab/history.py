@@ -41,7 +41,10 @@ _DTYPES = {bool: "bool", int: "int64", float: "float64", str: "object"}
 
 
 class Predictions(NamedTuple):
-    """Predictions of a trial's replicas on the test set: (D, I, N, C) float32, NaN where diverged; (N,); (N, C)."""
+    """Predictions of a trial's replicas on the test set: (D, I, N, C) float32, NaN where diverged; (N,); (N, C).
+
+    With K draws of the label noise they are (D, I, K, N, C).
+    """
 
     probabilities_DINC: np.ndarray
     labels_N: np.ndarray
@@ -89,7 +92,16 @@ class History:
             # runs of earlier editions hold probabilities
             stored = "log_probabilities_DINC" in arrays
             probabilities = np.exp(arrays["log_probabilities_DINC"]) if stored else arrays["probabilities_DINC"]
-            return Predictions(probabilities, arrays["labels_N"], posterior)
+            return Predictions(self._crossed(key, probabilities), arrays["labels_N"], posterior)
+
+    def _crossed(self, key: str, stored_DINC: np.ndarray) -> np.ndarray:
+        """Return stored predictions with the draws of label noise on an axis of their own, if there are several."""
+        found = self.trials.loc[self.trials["key"] == key]
+        draws = found["n_noise_draws"].iloc[0] if "n_noise_draws" in found else 1  # runs of earlier editions have none
+        if pd.isna(draws) or draws == 1:
+            return stored_DINC
+        D, _, N, C = stored_DINC.shape
+        return stored_DINC.reshape(D, -1, int(draws), N, C)
 
     def examples(self, key: str) -> Examples | None:
         """Read the images kept of a trial; None where none were: they are of the phase "confirm".

@@ -34,6 +34,10 @@ SCORES = ("loss", "risk", "error")
 TRAIN_ERRORS = (0.1, 0.01)
 LEVEL = 0.95
 OTHER_LOSSES = ("cross_entropy", "zero_one")  # decomposed at the end, beside the Brier score
+N_MEMBERS = (2, 4)  # of the ensembles whose risk is tracked: the larger that there are replicas for
+ENSEMBLE_COLUMNS = (
+    "risk", "risk_lo", "risk_hi", "risk_predicted", "risk_measured", "risk_measured_lo", "risk_measured_hi"
+)  # fmt: skip
 N_EXAMPLES = 24  # of the hardest test images, by bias² and by variance each
 
 
@@ -243,8 +247,7 @@ def predictions(dataset: "Dataset", trained: Trained) -> bytes:
 def _kept(trained: Trained, values: np.ndarray) -> np.ndarray:
     """Return values of the final predictions as (D, I, N, C), NaN for replicas that diverged.
 
-    With K draws of the label noise the second axis has I·K places, i·K + k: who reads predictions takes a draw for a
-    seed, unless config.json tells it K.
+    With K draws of the label noise the second axis has I·K places, i·K + k; `lab.history` takes them apart again.
     """
     gone = trained.snapshots[-1].diverged_R.reshape(*values.shape[:-2], 1, 1)
     kept = np.where(gone, values.dtype.type(np.nan), values)
@@ -323,6 +326,8 @@ def metrics(task: "Task", dataset: "Dataset", trained: Trained, seconds: float) 
         final |= {f"{condition}_{name}": value for name, value in _parts(parts, every_interval=True).items()}
     kept_DINC = _kept(trained, trained.probabilities_DINC)
     final |= trial_scores.scores(kept_DINC, dataset.test.labels, last.diverged_R, level=LEVEL)
+    if trained.decompositions[-1] is not None:
+        final |= ensemble_risks(task, dataset, trained)
     watched = [step.signals for step in trained.snapshots if step.signals]
     if watched:
         final |= summary(watched[0], watched[-1])
@@ -347,6 +352,24 @@ def metrics(task: "Task", dataset: "Dataset", trained: Trained, seconds: float) 
         D, objective = trained.replication.n_resamples, task.spec["objective"]
         written["by_resample"] = objectives.by_resample(objective, last.metrics, last.diverged_R, D)
     return written
+
+
+def ensemble_risks(task: "Task", dataset: "Dataset", trained: Trained) -> dict[str, float]:
+    """Return the risk of each kind of ensemble of up to four members: from all replicas, predicted, and measured.
+
+    Names are such as ensemble_same_data_4_risk, see lab.analysis.ensemble.
+    """
+    from lab.analysis.ensemble import ensembles
+
+    p = trained.probabilities_DINC
+    p = np.where(trained.snapshots[-1].diverged_R.reshape(*p.shape[:-2], 1, 1), np.nan, p)
+    table = ensembles(p, dataset.test.labels, dataset.test.posterior, seed=task.spec["seed"], level=LEVEL,
+                      members=N_MEMBERS)  # fmt: skip
+    return {
+        f"ensemble_{row['ensemble']}_{row['n_members']}_{column}": row[column]
+        for row in table.groupby("ensemble").tail(1).to_dict("records")
+        for column in ENSEMBLE_COLUMNS
+    }  # fmt: skip
 
 
 def _means(step: Snapshot) -> dict[str, float]:

@@ -126,7 +126,7 @@ def _average_seeds(case: Case) -> Iterator[Action]:
         rows = case.ensembles[(case.ensembles["ensemble"] == "same_data") & (case.ensembles["n_members"] > 1)]
         if len(rows) and math.isfinite(rows.iloc[-1]["gain_lo"]):
             n_members, gain = int(rows.iloc[-1]["n_members"]), estimate(rows.iloc[-1], "gain")
-            how = "measured on training sets apart"
+            how = "measured by averaging them"
     if not n_members:
         parts = [estimate(case.row, name) for name in ("variance_init", "variance_interaction")]
         parts = [part for part in parts if part.lo > 0]

@@ -72,7 +72,12 @@ class Replicas:
 
 
 def prepare(probabilities_DINC: np.ndarray, labels_N: np.ndarray, n_classes: int | None = None) -> Replicas:
-    """Return the usable replicas of predictions (D, I, N, C); refuse shapes and labels that do not fit together."""
+    """Return the usable replicas of predictions (D, I, N, C); refuse shapes and labels that do not fit together.
+
+    Draws of the label noise, (D, I, K, N, C), count as I·K seeds here.
+    """
+    if probabilities_DINC.ndim == 5:
+        probabilities_DINC = probabilities_DINC.reshape(len(probabilities_DINC), -1, *probabilities_DINC.shape[3:])
     if probabilities_DINC.ndim != 4 or labels_N.shape != probabilities_DINC.shape[2:3]:
         raise ValueError(
             f"probabilities of shape {probabilities_DINC.shape} with labels of shape {labels_N.shape}: "

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lab.analysis.classification import prepare
+from lab.analysis.decomposition import decompose
 
 TABLE = [
     "index", "label", "name", "risk", "bias_sq", "variance", "vote", "vote_name", "agreement", "p_label", "p_vote",
@@ -32,7 +33,8 @@ def per_example(
     other class, as they are when a label is wrong; also of a clear case that looks like another class, so look at it.
 
     Args:
-        probabilities_DINC: Predictions; replicas that are not finite throughout are left out.
+        probabilities_DINC: Predictions, (D, I, N, C) or with draws of the label noise (D, I, K, N, C); replicas that
+            are not finite throughout are left out.
         labels_N: Class numbers.
         posterior_NC: P(class | point), if known: bias² is then without the noise.
         class_names: For the columns `name` and `vote_name`.
@@ -44,20 +46,18 @@ def per_example(
     p_RNC, n_classes, every_N = replicas.probabilities_RNC, replicas.n_classes, np.arange(len(labels_N))
     if not len(p_RNC):
         return pd.DataFrame(columns=TABLE)
-    variance_N, own_N = _variance(p_RNC, replicas.kept_DI)
+    parts = decompose(
+        probabilities_DINC, labels_N, posterior_NC=posterior_NC, level=None,
+        missing_DI=~np.isfinite(probabilities_DINC).all(axis=(-2, -1)),
+    ).per_example  # fmt: skip
     mean_NC = p_RNC.mean(axis=0)
-    if posterior_NC is None:
-        loss_N, noise_N = 1 - 2 * mean_NC[every_N, labels_N] + own_N, np.zeros(len(labels_N))
-    else:
-        noise_N = 1 - (posterior_NC**2).sum(axis=1)
-        loss_N = 1 - 2 * (posterior_NC * mean_NC).sum(axis=1) + own_N
     votes_NC = (replicas.predicted_RN[:, :, None] == np.arange(n_classes)).sum(axis=0)
     vote_N = votes_NC.argmax(axis=1)
     agreement_N, p_vote_N = votes_NC[every_N, vote_N] / len(p_RNC), mean_NC[every_N, vote_N]
     names = [str(c) for c in range(n_classes)] if class_names is None else list(class_names)
     return pd.DataFrame({
-        "index": every_N, "label": labels_N, "name": [names[c] for c in labels_N], "risk": loss_N,
-        "bias_sq": loss_N - noise_N - variance_N, "variance": variance_N, "vote": vote_N,
+        "index": every_N, "label": labels_N, "name": [names[c] for c in labels_N], "risk": parts["risk"],
+        "bias_sq": parts["bias_sq"], "variance": parts["variance"], "vote": vote_N,
         "vote_name": [names[c] for c in vote_N], "agreement": agreement_N, "p_label": mean_NC[every_N, labels_N],
         "p_vote": p_vote_N,
         "suspected": (vote_N != labels_N) & (agreement_N >= AGREEMENT) & (p_vote_N >= CONFIDENCE),
@@ -69,23 +69,6 @@ def votes(probabilities_DINC: np.ndarray, labels_N: np.ndarray, indices: Sequenc
     replicas = prepare(probabilities_DINC, labels_N)
     said_RK = replicas.predicted_RN[:, list(indices)]
     return (said_RK[:, :, None] == np.arange(replicas.n_classes)).sum(axis=0)
-
-
-def _variance(p_RNC: np.ndarray, kept_DI: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the unbiased variance of each point and the mean ‖p‖²; NaN where no two replicas share nothing.
-
-    ‖mean‖² is estimated by pairs of replicas that share neither training set nor seed, summed without listing them.
-    """
-    resample_R, init_R = np.nonzero(kept_DI)
-    squares_N = np.einsum("rnc,rnc->n", p_RNC, p_RNC)
-    apart_N, n_pairs = np.einsum("nc,nc->n", p_RNC.sum(axis=0), p_RNC.sum(axis=0)), len(p_RNC) ** 2
-    for group_R in (resample_R, init_R):
-        for g in np.unique(group_R):
-            sum_NC = p_RNC[group_R == g].sum(axis=0)
-            apart_N = apart_N - np.einsum("nc,nc->n", sum_NC, sum_NC)
-            n_pairs -= int((group_R == g).sum()) ** 2
-    apart_N, n_pairs, own_N = apart_N + squares_N, n_pairs + len(p_RNC), squares_N / len(p_RNC)
-    return (own_N - apart_N / n_pairs if n_pairs else np.full(len(own_N), np.nan)), own_N
 
 
 def concentration(table: pd.DataFrame, share: float = 0.1) -> float:

@@ -165,6 +165,12 @@ class Spread:
         lo, hi = symmetric(self._mean(), self._variance, level)
         return lo[:n_terms], hi[:n_terms]
 
+    def logarithmic_ends(self, level: float) -> tuple[Array, Array]:
+        """Return the ends (T,) of intervals on the logarithm, for terms that are variances, or sums of them."""
+        n_terms = len(self.names)
+        lo, hi = logarithmic(self._mean(), self._variance, level)
+        return lo[:n_terms], hi[:n_terms]
+
     def ends(self, level: float) -> tuple[Array, Array]:
         """Return the lower and upper ends (T,) of the intervals for all terms."""
         mean, n_terms = self._mean(), len(self.names)

@@ -5,7 +5,7 @@ difference between two of them is that of one sampled thing (`lab.analysis.paire
 only the variant was changed. Ensembles are added without any training: the average of the predictions of several seeds
 of the baseline is a technique too.
 
-Shape suffixes: D resamples, I inits, G groups of inits, N test points, C classes.
+Shape suffixes: D resamples, I inits, K label-noise draws, N test points, C classes.
 """
 
 import math
@@ -17,7 +17,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from lab.analysis.decomposition import Decomposition, decompose
+from lab.analysis.decomposition import decompose
+from lab.analysis.ensemble import averaged_seeds
 from lab.analysis.paired import common, paired_difference
 
 TERMS = ("risk", "bias_sq", "variance", "variance_resample", "variance_init", "variance_interaction", "error")
@@ -75,39 +76,47 @@ def _seconds(variant: str, key: str, before: float, after: float) -> dict[str, A
 def ensemble_difference(
     p_DINC: NDArray[Any], labels_N: NDArray[Any], n_members: int, *, posterior_NC: NDArray[Any] | None, level: float
 ) -> list[dict[str, Any]]:
-    """Return what averaging over `n_members` seeds changes, one row a term; nothing for fewer than two groups of them.
+    """Return what averaging over `n_members` seeds changes, one row a term; nothing for fewer than twice as many seeds.
 
-    Seeds are put in groups of `n_members`, in their order; the mean of a group is a replica of the ensemble. Intervals
-    take in training sets (delete-one jackknife of the difference, D − 1 degrees of freedom) and test points.
+    Parts of the Brier score are those of `lab.analysis.ensemble`: from all seeds, with intervals over training sets,
+    seeds and test points. The error is that of means over groups of seeds in their order, with an interval over
+    training sets (delete-one jackknife, D − 1 degrees of freedom) and test points.
     """
-    D, I, N, C = p_DINC.shape  # noqa: E741 - the letters of the shape legend
+    D, I, *others = p_DINC.shape  # noqa: E741 - the letters of the shape legend; others: (K,) N, C
     n_groups = I // n_members
     if n_groups < 2 or D < 3:
         return []
-    members_DINC = np.asarray(p_DINC[:, : n_groups * n_members], dtype=np.float64)
-    groups_DGNC = members_DINC.reshape(D, n_groups, n_members, N, C).mean(axis=2)
-
-    def parts(kept_D: NDArray[np.bool_]) -> tuple[Decomposition, Decomposition]:
-        members, groups = (
-            decompose(p[kept_D], labels_N, posterior_NC=posterior_NC, level=None) for p in (members_DINC, groups_DGNC)
-        )
-        return members, groups
-
-    before, after = parts(np.ones(D, dtype=bool))
-    without = [parts(np.arange(D) != d) for d in range(D)]
-    quantile = float(stats.t.ppf((1 + level) / 2, D - 1))
+    before = decompose(p_DINC, labels_N, posterior_NC=posterior_NC, level=None)
+    changes = averaged_seeds(p_DINC, labels_N, n_members, posterior_NC=posterior_NC, level=level)
+    members = np.asarray(p_DINC[:, : n_groups * n_members], dtype=np.float64)
+    groups = members.reshape(D, n_groups, n_members, *others).mean(axis=2)
+    changes["error"] = _error_difference(members, groups, labels_N, posterior_NC, level)
     rows = []
     for term in TERMS:
-        point_N = after.per_example[term] - before.per_example[term]
-        left_out_D = np.array([b.per_example[term].mean() - a.per_example[term].mean() for a, b in without])
-        jackknife = (D - 1) / D * ((left_out_D - left_out_D.mean()) ** 2).sum()  # Efron & Stein 1981
-        difference, half = float(point_N.mean()), quantile * math.sqrt(jackknife + point_N.var(ddof=1) / N)
+        value, (difference, lo, hi) = float(before.per_example[term].mean()), changes[term]
         rows.append(
             {
-                "term": term, "baseline": float(before.per_example[term].mean()),
-                "value": float(after.per_example[term].mean()), "difference": difference,
-                "lo": difference - half, "hi": difference + half,
-                "n_resamples": D, "n_inits": n_groups, "n_test": N, "level": level,
+                "term": term, "baseline": value, "value": value + difference, "difference": difference, "lo": lo,
+                "hi": hi, "n_resamples": D, "n_inits": I, "n_test": before.n_test, "level": level,
             }
         )  # fmt: skip
     return rows
+
+
+def _error_difference(
+    members: NDArray[Any], groups: NDArray[Any], labels_N: NDArray[Any], posterior_NC: NDArray[Any] | None, level: float
+) -> tuple[float, float, float]:
+    def change_N(kept_D: NDArray[np.bool_]) -> NDArray[np.float64]:
+        one, mean = (
+            decompose(p[kept_D], labels_N, posterior_NC=posterior_NC, level=None).per_example["error"]
+            for p in (members, groups)
+        )
+        return mean - one
+
+    D = len(members)
+    point_N = change_N(np.ones(D, dtype=bool))
+    left_out_D = np.array([change_N(np.arange(D) != d).mean() for d in range(D)])
+    jackknife = (D - 1) / D * ((left_out_D - left_out_D.mean()) ** 2).sum()  # Efron & Stein 1981
+    difference = float(point_N.mean())
+    half = float(stats.t.ppf((1 + level) / 2, D - 1)) * math.sqrt(jackknife + point_N.var(ddof=1) / len(point_N))
+    return difference, difference - half, difference + half

@@ -56,7 +56,7 @@ def severities(table: pd.DataFrame, *, with_noise: bool) -> go.Figure | None:
 
 
 def ensembles(table: pd.DataFrame) -> go.Figure | None:
-    """Return predicted and measured risk of ensembles against the number of members, a colour a kind.
+    """Return the risk of ensembles against the number of members, a colour a kind.
 
     Args:
         table: `lab.analysis.ensemble.ensembles`.
@@ -73,12 +73,12 @@ def ensembles(table: pd.DataFrame) -> go.Figure | None:
         rows = table[table["ensemble"] == kind]
         if rows.empty:
             continue
-        line(fig, rows["n_members"].tolist(), rows["risk_predicted"], style, name=f"{name}: predicted", markers=False)
+        places = [m + 0.08 * (k - 1) for m in rows["n_members"]]
+        line(fig, places, rows["risk"], style, name=name, markers=False)
         fig.add_scatter(
-            x=[m + 0.08 * (k - 1) for m in rows["n_members"]], y=rounded(rows["risk_measured"]),
-            name=f"{name}: measured", mode="markers",
+            x=places, y=rounded(rows["risk"]), name=name, showlegend=False, mode="markers",
             marker={"color": style.color, "symbol": style.symbol, "size": 9},
-            error_y=whiskers(rows, "risk_measured", style.color), text=rows["n_members"].tolist(),
-            hovertemplate=f"%{{text}} {name}: measured %{{y:.3g}}<extra></extra>",
+            error_y=whiskers(rows, "risk", style.color), text=rows["n_members"].tolist(),
+            hovertemplate=f"%{{text}} {name}: %{{y:.3g}}<extra></extra>",
         )  # fmt: skip
     return fig

@@ -1,4 +1,4 @@
-"""The section on ensembles: what averaging several trainings would bring, predicted and measured."""
+"""The section on ensembles: what averaging several trainings would bring."""
 
 from typing import Any
 
@@ -16,51 +16,59 @@ NAMES = {
 
 
 def ensemble(page: Page) -> Section:
-    """Return predicted against measured risk by the number of members."""
+    """Return the risk by the number of members."""
     table, focus, id, question, short = (
         page.tables.ensembles, page.tables.focus, "ensemble", "Would an ensemble help?", "Ensembles"
     )  # fmt: skip
     if table.empty or focus is None:
         why = page.tables.predictions_note or (
-            "Half of the training sets predict and the other half measure: that needs four training sets whose "
-            "replicas all finished, and two seeds."
+            "What seeds and training sets do to a prediction cannot be told from the replicas that finished."
         )
         return Section(id, question, "This cannot be said: too few replicas were measured.", (Block("note", why),),
                        short=short)  # fmt: skip
     single = table[table["n_members"] == 1].iloc[0]
-    best = table.sort_values(["risk_measured", "n_members"], kind="stable").iloc[0]
+    best = table.sort_values(["risk", "n_members"], kind="stable").iloc[0]
     seeds = table[table["ensemble"] == "same_data"].iloc[-1]
     answer = (
-        f"The mean of {seeds['n_members']} {NAMES['same_data']} has a risk of {with_interval(seeds, 'risk_measured')}, "
-        f"{with_interval(seeds, 'gain')} less than one of them ({percent(_share(seeds))}); "
-        f"{num(seeds['risk_predicted'])} was predicted"
+        f"The mean of {seeds['n_members']} {NAMES['same_data']} has a risk of {with_interval(seeds, 'risk')}, "
+        f"{with_interval(seeds, 'gain')} less than one of them ({percent(_share(seeds))})"
     )
     if best["ensemble"] != "same_data":
         answer += (
-            f". Best of all measured: {best['n_members']} {NAMES[best['ensemble']]}, "
-            f"{with_interval(best, 'risk_measured')}, which takes {best['n_members']} times the data"
+            f". Best of all: {best['n_members']} {NAMES[best['ensemble']]}, {with_interval(best, 'risk')}, which takes "
+            f"{best['n_members']} times the data"
         )
     answer += "."
     fig = figures_more.ensembles(table)
     views = [] if fig is None else [figure_view(
         fig, "ensembles", label=f"Risk of the mean of several predictions by their number. {answer}", height="h3",
-        caption=f"{which(focus)}. Lines: predicted from the parts of half of the training sets. Points: measured by "
-        f"averaging predictions of the other {count(float(single['n_resamples']), 'training set')} × "
+        caption=f"{which(focus)}. From all {count(float(single['n_resamples']), 'training set')} × "
         f"{num(single['n_inits'])} seeds, "
-        + (f"{page.level} % intervals over training sets and test images." if single["risk_measured_lo"] > -1 else
-           "too few training sets for intervals."),
+        + (f"{page.level} % intervals over training sets, seeds and test images." if single["risk_lo"] > -1 else
+           "too few for intervals.")
+        + _check(seeds, float(single["n_held_back"])),
     )]  # fmt: skip
     show: list[Any] = [
         ("ensemble", "members are", lambda kind: NAMES[kind]), ("n_members", "members"),
-        ("risk_predicted", "risk predicted"), ("risk_measured", "risk measured"),
-        ("gain", "less than its members"), ("error", "error measured"), ("n_ensembles", "ensembles averaged over"),
+        ("risk", "risk"), ("gain", "less than its members"), ("risk_predicted", "predicted from half of the sets"),
+        ("risk_measured", "measured on the others"), ("error", "error"), ("n_ensembles", "ensembles of that error"),
     ]  # fmt: skip
     numbers = table_view(table, show, title="ensembles", caption="One row a kind and size.",
                          link=page.link("ensembles.csv"))  # fmt: skip
     return Section(id, question, answer, (*panel(views), Block("numbers", numbers)), short=short)
 
 
+def _check(seeds: pd.Series, n_held_back: float) -> str:
+    """Return whether a prediction came true on training sets that had no part in it; empty if that was not measured."""
+    if pd.isna(seeds["risk_measured"]):
+        return ""
+    return (
+        f" Of {seeds['n_members']} seeds, half of the training sets predict {num(seeds['risk_predicted'])}; "
+        f"ensembles on the other {num(n_held_back)} have {with_interval(seeds, 'risk_measured')}."
+    )
+
+
 def _share(row: pd.Series) -> float:
     """Return the gain as a share of the members' own risk."""
-    alone = row["risk_measured"] + row["gain"]
+    alone = row["risk"] + row["gain"]
     return float(row["gain"] / alone) if alone > 0 else float("nan")

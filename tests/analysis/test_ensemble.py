@@ -1,9 +1,11 @@
-"""Ensembles: predictions from the parts come true on synthetic replicas with known parts, and on held-back ones."""
+"""Ensembles: their risk is the known one on synthetic replicas with known parts, and that of all that can be formed."""
+
+from itertools import combinations
 
 import numpy as np
 import pytest
 
-from lab.analysis.ensemble import KINDS, TABLE, ensembles, predicted
+from lab.analysis.ensemble import KINDS, TABLE, ensembles
 
 SD = {"resample": 0.05, "init": 0.08, "interaction": 0.06}
 
@@ -31,54 +33,114 @@ def truth(bias, kind, m):
     }[kind]  # fmt: skip
 
 
-def test_predicted_and_measured_risk_are_the_known_ones_on_average():
-    tables = [ensembles(*replicas(seed=k)[:2], seed=k) for k in range(30)]
+NAMES = ("risk", "risk_predicted", "risk_measured")
+
+
+def test_risk_predicted_and_measured_are_the_known_one_on_average():
+    tables = [ensembles(*replicas(seed=k)[:2], seed=k, members=(1, 2, 4)) for k in range(30)]
     bias = replicas()[2]
     for kind in KINDS:
         for m in (1, 2, 4):
             rows = [t[(t["ensemble"] == kind) & (t["n_members"] == m)].iloc[0] for t in tables]
-            expected = truth(bias, kind, m)
-            for name in ("risk_predicted", "risk_measured"):
-                assert np.mean([row[name] for row in rows]) == pytest.approx(expected, rel=0.01), (kind, m, name)
+            for name in NAMES:
+                assert np.mean([row[name] for row in rows]) == pytest.approx(truth(bias, kind, m), rel=0.01), (kind, m)
 
 
-def test_the_intervals_cover_the_known_risk_and_gain():
-    hits, gains, bias = [], [], replicas()[2]
+def test_the_risk_is_that_of_all_ensembles_that_the_replicas_can_form():
+    """Each subset of seeds of each training set, averaged by hand; all ways of drawing two that share nothing."""
+    p, labels, _ = replicas(4, 4, 30)
+    target = np.eye(2)[labels]
+
+    def risk(cells):
+        return np.mean([((np.mean([p[c] for c in cell], axis=0) - target) ** 2).sum(axis=-1).mean() for cell in cells])
+
+    rows = ensembles(p, labels).set_index(["ensemble", "n_members"])["risk"]
+    for m in (1, 2, 3, 4):
+        same = [[(d, i) for i in chosen] for d in range(4) for chosen in combinations(range(4), m)]
+        assert rows["same_data", m] == pytest.approx(risk(same), abs=1e-12)
+        assert rows["one_seed", m] == pytest.approx(risk([[(i, d) for d, i in cell] for cell in same]), abs=1e-12)
+    apart = [((d, i), (e, j)) for d in range(4) for e in range(d) for i in range(4) for j in range(4) if i != j]
+    assert rows["fresh_data", 2] == pytest.approx(risk(apart), abs=1e-12)
+
+
+def test_the_intervals_cover_the_known_risk_and_gain_and_are_narrower_than_from_half_of_the_training_sets():
+    hits, gains, widths, bias = [], [], [], replicas()[2]
     gain = truth(bias, "same_data", 1) - truth(bias, "same_data", 2)
     for seed in range(60):
-        table = ensembles(*replicas(12, 4, seed=1000 + seed)[:2], seed=seed)
-        row = table[(table["ensemble"] == "same_data") & (table["n_members"] == 2)].iloc[0]
-        hits.append(row["risk_measured_lo"] <= truth(bias, "same_data", 2) <= row["risk_measured_hi"])
+        (row,) = ensembles(*replicas(8, 4, seed=1000 + seed)[:2], members=(2,)).head(1).to_dict("records")
+        hits.append(row["risk_lo"] <= truth(bias, "same_data", 2) <= row["risk_hi"])
         gains.append(row["gain_lo"] <= gain <= row["gain_hi"])
+        widths.append((row["risk_hi"] - row["risk_lo"]) / (row["risk_measured_hi"] - row["risk_measured_lo"]))
     assert np.mean(hits) > 0.88 and np.mean(gains) > 0.88
+    assert np.mean(widths) < 1
+
+
+def test_the_gain_covers_where_seeds_shift_all_points_alike():
+    """Eight numbers decide here, however many the test points: an interval that left out the seeds would miss."""
+    rng, hits = np.random.default_rng(2), 0
+    for _ in range(60):
+        shift = 0.05 * rng.standard_normal((1, 8, 1)) + 0.02 * rng.standard_normal((8, 8, 40))
+        p = np.stack([0.5 - shift, 0.5 + shift], axis=-1)
+        (row,) = ensembles(p, np.zeros(40, dtype=int), members=(4,)).head(1).to_dict("records")
+        hits += row["gain_lo"] <= 0.75 * 2 * (0.05**2 + 0.02**2) <= row["gain_hi"]
+    assert hits >= 50
+
+
+def test_draws_of_the_label_noise_belong_to_the_training_set():
+    """With K draws, members on one training set share its labels: what those do is not averaged away."""
+    rng, parts = np.random.default_rng(3), {(0,): 0.03, (1,): 0.04, (2,): 0.05, (0, 2): 0.06, (1, 2): 0.02}
+    D, I, K, N = 6, 4, 3, 4000  # noqa: E741
+    q = 0.5 + sum(
+        sd * rng.uniform(-(3**0.5), 3**0.5, [size if axis in axes else 1 for axis, size in enumerate((D, I, K))] + [N])
+        for axes, sd in parts.items()
+    )
+    table = ensembles(np.stack([1 - q, q], axis=-1), np.zeros(N, dtype=int)).set_index(["ensemble", "n_members"])
+    for kind, kept in (("same_data", {(0,), (2,), (0, 2)}), ("one_seed", {(1,)}), ("fresh_data", set())):
+        gone = 2 * sum(sd**2 for axes, sd in parts.items() if axes not in kept)
+        assert table.loc[(kind, 2), "gain"] == pytest.approx(gone / 2, rel=0.05), kind
+        assert np.isfinite(table.loc[(kind, 2), ["risk_predicted", "risk_measured", "error"]].astype(float)).all()
 
 
 def test_the_mean_of_members_loses_what_they_disagree_by():
     """Krogh & Vedelsby: mean loss of the members less the loss of their mean is their plug-in variance."""
     p, labels, _ = replicas(4, 4)
     table = ensembles(p, labels).set_index(["ensemble", "n_members"])
-    held = p[1::2]
-    single = 1 - 2 * held[:, :, np.arange(len(labels)), labels] + (held**2).sum(-1)
-    plug_in = ((held - held.mean(axis=1, keepdims=True)) ** 2).sum(-1)
-    gain = table.loc[("same_data", 1), "risk_measured"] - table.loc[("same_data", 4), "risk_measured"]
-    assert single.mean() == pytest.approx(table.loc[("same_data", 1), "risk_measured"])
-    assert gain == pytest.approx(plug_in.mean())
+    plug_in = ((p - p.mean(axis=1, keepdims=True)) ** 2).sum(-1)
     assert table.loc[("same_data", 4), "gain"] == pytest.approx(plug_in.mean())
-    assert (table["gain"] >= -1e-12).all() and table.loc[("same_data", 1), "gain"] == pytest.approx(0)
+    assert table.loc[("same_data", 1), "gain"] == 0
+    single = 1 - 2 * p[:, :, np.arange(len(labels)), labels] + (p**2).sum(-1)
+    assert single.mean() == pytest.approx(table.loc[("same_data", 1), "risk"])
+    alone, four = table.loc[("same_data", 1)], table.loc[("same_data", 4)]
+    assert alone["risk"] - four["risk"] == pytest.approx(four["gain"])
 
 
-def test_members_are_as_many_as_the_held_back_half_allows_and_fewer_than_four_sets_give_none():
+def test_prediction_and_measurement_share_no_training_set():
+    p, labels, _ = replicas(8, 4)
+    other = p.copy()
+    other[1::2] = p[1::2][:, :, :, ::-1]  # the held-back ones predict the other class
+    one, two = (ensembles(x, labels, members=(2,)).head(1) for x in (p, other))
+    assert one["risk_predicted"].item() == two["risk_predicted"].item()
+    assert one["risk_measured"].item() != pytest.approx(two["risk_measured"].item(), rel=0.1)
+
+
+def test_members_are_as_many_as_there_are_and_what_needs_more_training_sets_is_left_out():
     p, labels, _ = replicas(10, 3)
     table = ensembles(p, labels)
     assert list(table.columns) == TABLE
-    assert table.groupby("ensemble")["n_members"].max().to_dict() == {"same_data": 3, "one_seed": 4, "fresh_data": 3}
+    assert table.groupby("ensemble")["n_members"].max().to_dict() == {"same_data": 3, "one_seed": 8, "fresh_data": 3}
+    measured = table[table["risk_measured"].notna()]
+    assert measured.groupby("ensemble")["n_members"].max().to_dict() == {
+        "same_data": 3, "one_seed": 4, "fresh_data": 3
+    }  # fmt: skip
     p[0, 0] = np.nan
-    assert ensembles(p, labels)["n_resamples"].max() == 4
-    assert ensembles(p[:4], labels).empty and ensembles(p[:, :1], labels).empty
+    holed = ensembles(p, labels)
+    assert (holed["n_held_back"] == 4).all() and (holed["n_resamples"] == 10).all()
+    few = ensembles(p[1:4], labels)
+    assert np.isfinite(few["risk"]).all() and few[["risk_predicted", "risk_measured"]].isna().all(axis=None)
 
 
-def test_a_prediction_divides_what_members_do_not_share():
-    parts = {"variance": 0.3, "variance_resample": 0.1, "variance_init": 0.05}
-    assert predicted(1.0, parts, "fresh_data", 4) == pytest.approx(0.7 + 0.3 / 4)
-    assert predicted(1.0, parts, "same_data", 2) == pytest.approx(0.7 + 0.1 + 0.2 / 2)
-    assert all(predicted(1.0, parts, kind, 1) == 1.0 for kind in KINDS)
+def test_with_one_seed_or_one_training_set_only_what_there_is_is_averaged():
+    p, labels, _ = replicas(6, 4)
+    assert set(ensembles(p[:1], labels)["ensemble"][ensembles(p[:1], labels)["n_members"] > 1]) == {"same_data"}
+    p[:, 1:] = np.nan  # a single seed is left
+    assert set(ensembles(p, labels).query("n_members > 1")["ensemble"]) <= {"one_seed"}

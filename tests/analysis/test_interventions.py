@@ -1,5 +1,7 @@
 """Differences of variants from the baseline, and of ensembles, against quantities that are known."""
 
+from itertools import combinations
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -83,31 +85,36 @@ def test_an_ensemble_lowers_risk_by_what_its_members_differ_and_leaves_the_bias(
     """Krogh & Vedelsby 1995: mean risk of the members less the risk of their mean is their spread about that mean."""
     _, predicted, labels = study
     p = predicted["explore-0000"]
-    groups = p.reshape(D, 2, 4, N, C)
-    spread = ((groups - groups.mean(axis=2, keepdims=True)) ** 2).sum(axis=-1).mean()
+    every = [p[:, list(members)] for members in combinations(range(8), 4)]
+    spread = np.mean([((g - g.mean(axis=1, keepdims=True)) ** 2).sum(axis=-1).mean() for g in every])
     found = {r["term"]: r for r in ensemble_difference(p, labels, 4, posterior_NC=None, level=0.95)}
     assert found["risk"]["difference"] == pytest.approx(-spread, abs=1e-12)
     assert found["risk"]["hi"] < 0
     # the variance from the seed and from both together is that of a mean of four
     parts = decompose(p, labels).to_dict()
     expected = (1 / 4 - 1) * (parts["variance_init"] + parts["variance_interaction"])
-    assert found["variance"]["difference"] == pytest.approx(expected, abs=0.02)
-    assert found["bias_sq"]["lo"] < 0 < found["bias_sq"]["hi"]
+    assert found["variance"]["difference"] == pytest.approx(expected, abs=1e-12)
+    parts_of = found["variance_init"]["difference"] + found["variance_interaction"]["difference"]
+    assert parts_of == pytest.approx(expected, abs=1e-12)
+    assert found["bias_sq"]["difference"] == found["variance_resample"]["difference"] == 0
 
 
 def test_an_interval_of_an_ensemble_holds_the_truth_in_about_as_many_cases_as_it_says():
-    """Two thirds of seed variance go with three members; 60 draws: between 51 and 60 hits at 95 %."""
+    """Two thirds of the seeds' variance go with three members. What seeds do is the same at all points here.
+
+    An interval over training sets and test points alone held it in 15 of these 60 draws.
+    """
     rng = np.random.default_rng(1)
     hits = 0
     for _ in range(60):
-        seed_effect = 0.05 * rng.standard_normal((1, 6, 40, 2))
+        seed_effect = 0.05 * rng.standard_normal((1, 6, 1, 2))
         own = 0.05 * rng.standard_normal((8, 6, 40, 2))
         p = 0.5 + own + seed_effect
         p[..., 1] = 1 - p[..., 0]
         (risk, *_) = ensemble_difference(p, np.zeros(40, dtype=int), 3, posterior_NC=None, level=0.95)
         truth = -(2 / 3) * 2 * (0.05**2 + 0.05**2)
         hits += risk["lo"] <= truth <= risk["hi"]
-    assert hits >= 51
+    assert hits >= 48
 
 
 def test_too_few_seeds_or_training_sets_give_no_ensemble(study):
