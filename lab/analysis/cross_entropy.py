@@ -52,7 +52,7 @@ def terms(points: Points, layout: Layout) -> Estimates:
         raise ValueError("a probability is 0, and its logarithm infinite: give logits, or leave that replica out")
     risk = layout.means(-np.einsum("dkinc,nc->dkin", log_p_DIKNC, points.target_NC))
     noise_N = noise(points.target_NC) if points.known else np.zeros(len(points.target_NC))
-    variances = _jackknifed(log_p_DIKNC, layout)
+    variances = _as_far_as_told(_jackknifed(log_p_DIKNC, layout), layout)
     bias = Estimates(
         risk.point_NT - noise_N[:, None] - variances.point_NT[:, :1],
         {axes: risk.without[axes] - noise_N[:, None] - variances.without[axes][..., :1] for axes in risk.without},
@@ -116,6 +116,15 @@ def _jackknifed(log_p_DIKNC: Array, layout: Layout) -> Estimates:
         everywhere[np.ix_(*(levels[a] if a in axes else [0] for a in range(3)))] = left
         without[axes] = everywhere.reshape(-1, *point_NT.shape)
     return Estimates(point_NT, without)
+
+
+def _as_far_as_told(variances: Estimates, layout: Layout) -> Estimates:
+    """Return the same, NaN for what needs pairs of replicas that there are none of: centres of one are no centres."""
+    unknown = [0] if () not in layout.told else []
+    unknown += [1 + layout.names.index(cause) for s, cause in layout.causes.items() if s not in layout.told]
+    for values in (variances.point_NT, *variances.without.values()):
+        values[..., unknown] = np.nan
+    return variances
 
 
 def _removals(size: int) -> range:

@@ -122,6 +122,13 @@ class Layout:
             exact[s] = at_least[s] - sum(exact[t] for t in exact if set(s) < set(t))
         return exact
 
+    @cached_property
+    def told(self) -> frozenset[Factors]:
+        """The pair classes, and so the components, that the replicas can tell: there are pairs of each class below."""
+        sums = {s: np.array([(self.sizes(s) ** 2).sum()]) for s in self.classes}
+        met = {s for s, n_pairs in self.exactly(sums).items() if n_pairs[0] > 0}
+        return frozenset(s for s in self.classes if all(t in met for t in self.classes if set(t) <= set(s)))
+
     def solve(self, class_means: dict[Factors, Array]) -> dict[Factors, Array]:
         """Return the variance component of each class (of ∅: ‖mean‖²) from the mean inner products of the classes."""
         parts: dict[Factors, Array] = {}

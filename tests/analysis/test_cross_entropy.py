@@ -116,3 +116,18 @@ def test_a_probability_of_0_is_explained():
     p[1, 0, 2] = 0, 1
     with pytest.raises(ValueError, match="a probability is 0"):
         decompose(p, np.zeros(3, dtype=int), loss="cross_entropy")
+
+
+def test_parts_that_the_replicas_left_cannot_tell_are_told_by_no_loss(crossed):
+    """Each seed on one training set alone, or one training set left of several: Brier says NaN, and so does this."""
+    logits, labels, _ = crossed
+    diagonal, one_set = logits[:4].copy(), logits.copy()
+    diagonal[~np.eye(4, dtype=bool)] = np.nan
+    one_set[1:] = np.nan
+    for given in (diagonal, one_set):
+        ours, brier = (decompose(None, labels, logits=given, loss=loss) for loss in ("cross_entropy", "brier"))
+        for name in ("variance", *PARTS):
+            assert np.isnan(ours.terms[name].value) == np.isnan(brier.terms[name].value), name
+        assert np.isnan(ours.bias) == np.isnan(brier.bias_sq)
+        assert np.isfinite(ours.risk)
+    assert np.isnan(decompose(None, labels, logits=diagonal, loss="cross_entropy").variance_resample)
