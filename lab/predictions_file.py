@@ -6,11 +6,14 @@ Legend: D resamples, I initialisations, R replicas, N points, C classes.
 import math
 import zipfile
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from lab.errors import SpecError
+
+if TYPE_CHECKING:
+    from lab.analysis.decomposition import Decomposition
 
 NAMES = {
     "probabilities": ("probabilities", "predictions", "probabilities_DINC"),
@@ -59,14 +62,28 @@ def decompose(path: Path, *, loss: str = "brier", design: str | None = None, lev
     if n_axes not in (3, 4, 5) or given.dtype.kind != ("i" if are_classes else "f"):
         raise SpecError(f"{path}: {what} are {given.dtype} of shape {given.shape}: give floats of shape {_SHAPES}")
     try:
-        parts = decomposition.decompose(
+        result = decomposition.decompose(
             given if what == "probabilities" else None, labels, logits=given if what == "logits" else None,
             loss=cast(decomposition.Loss, loss), posterior_NC=found["posterior"], level=level,
             design=cast(decomposition.Design, design or ("independent" if n_axes == 3 else "crossed")),
-        ).to_dict()  # fmt: skip
+        )  # fmt: skip
     except ValueError as error:
         raise SpecError(f"{path}: {' '.join(str(error).split())}") from error
+    parts = result.to_dict() | {"no_interval": result.unsure(), "coverage": covered(result)}
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in parts.items()}
+
+
+def covered(parts: "Decomposition") -> dict[str, str]:
+    """Return what is to be said of the coverage of intervals: term → a remark where it was measured to fall short."""
+    from lab.analysis import coverage
+
+    if parts.design != "crossed" or parts.n_noise_draws > 1 or parts.level != coverage.LEVEL:
+        return {}
+    remarks = {
+        name: coverage.remark(name, parts.n_resamples, parts.n_inits, loss=parts.loss)
+        for name, term in parts.terms.items() if term.lo is not None and not math.isnan(term.lo)
+    }  # fmt: skip
+    return {name: text for name, text in remarks.items() if text}
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
@@ -94,7 +111,13 @@ def as_text(parts: dict[str, Any]) -> str:
         value, low, high = (parts[name + end] for end in ("", "_lo", "_hi"))
         if value is not None:
             interval = "" if low is None or high is None else f"   [{low:.5f}, {high:.5f}]"
-            lines.append(f"{_label(name, noise_known=parts['noise'] is not None):<30} {value:9.5f}{interval}")
+            mark = " *" if name in parts["coverage"] else ""
+            lines.append(f"{_label(name, noise_known=parts['noise'] is not None):<30} {value:9.5f}{interval}{mark}")
+    for reason in dict.fromkeys(parts["no_interval"].values()):
+        names = [_label(n, noise_known=parts["noise"] is not None).strip() for n, r in parts["no_interval"].items()
+                 if r == reason]  # fmt: skip
+        lines.append(f"no interval for {', '.join(names)}: {reason}")
+    lines += [f"* {text}" for text in dict.fromkeys(parts["coverage"].values())]
     if parts["loss"] == "cross_entropy":
         lines.append("bias and variance: bias-corrected by the jackknife, approximate")
     if parts["loss"] == "zero_one" and parts["n_replicas"] < ENOUGH:

@@ -20,6 +20,8 @@ import numpy as np
 from lab.analysis.inputs import Points
 from lab.analysis.layout import Array, Estimates, Factors, Layout, joined
 
+NO_INTERVAL: dict[str, str] = {}
+
 
 def names(layout: Layout) -> tuple[str, ...]:
     """Return the names of the terms of `terms`."""

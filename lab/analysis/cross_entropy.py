@@ -24,6 +24,8 @@ import numpy as np
 from lab.analysis.inputs import Points
 from lab.analysis.layout import Array, Estimates, Factors, Layout, joined
 
+NO_INTERVAL = {"variance_plugin": "it is there to be seen beside the corrected one"}
+
 
 def names(layout: Layout) -> tuple[str, ...]:
     """Return the names of the terms of `terms`."""

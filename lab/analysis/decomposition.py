@@ -25,8 +25,12 @@ from lab.analysis.layout import Array, Design, chunks
 
 Loss = Literal["brier", "cross_entropy", "zero_one"]
 
-# each gives names(layout), terms(points, layout), noise(posterior_NC) and identities(layout): a whole, and its parts
+# each gives names(layout), terms(points, layout), noise(posterior_NC), identities(layout): a whole, and its parts; and
+# NO_INTERVAL: terms that never have one, and why
 LOSSES: dict[str, ModuleType] = {"brier": brier, "cross_entropy": cross_entropy, "zero_one": zero_one}
+
+
+FEW = "too few replicas are left to leave some out"
 
 
 class Term(NamedTuple):
@@ -84,6 +88,24 @@ class Decomposition:
             if name.endswith(end) and name.removesuffix(end) in terms:
                 return getattr(terms[name.removesuffix(end)], field)
         raise AttributeError(f"a {self.__dict__.get('loss')} decomposition has no term {name!r}: {', '.join(terms)}")
+
+    def unsure(self) -> dict[str, str]:
+        """Return why a term that has a value has no interval, by name; empty if intervals were not asked for."""
+        if self.level is None:
+            return {}
+        counts = {
+            "training sets": self.n_resamples,
+            "seeds": self.n_inits,
+            "draws of the label noise": self.n_noise_draws,
+        }
+        few = [f"2 {what}" for what, n in counts.items() if n == 2] if self.design == "crossed" else []
+        without = {
+            name for name, term in self.terms.items()
+            if term.value is not None and not math.isnan(term.value) and (term.lo is None or math.isnan(term.lo))
+        }  # fmt: skip
+        by_loss = {name: reason for name, reason in LOSSES[self.loss].NO_INTERVAL.items() if name in without}
+        why = f"three or more are needed to leave one out: there are {' and '.join(few)}" if few else FEW
+        return dict.fromkeys(sorted(without), why) | by_loss
 
     def to_dict(self) -> dict[str, Any]:
         """Return terms, ends and counts as a flat dictionary of plain Python values."""

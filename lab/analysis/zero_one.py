@@ -28,6 +28,9 @@ ENOUGH = 10
 _MODES = ("bias", "variance", "variance_unbiased", "variance_biased", "systematic_effect", "variance_effect")
 
 
+NO_INTERVAL = dict.fromkeys(_MODES, "it rests on a mode, whose error replicas do not show")
+
+
 def names(layout: Layout) -> tuple[str, ...]:
     """Return the names of the terms of `terms`."""
     causes = (f"kw_variance_{cause}" for cause in layout.names)

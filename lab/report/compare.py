@@ -31,7 +31,8 @@ from lab.storage import Home, disk_errors, inside
 TERMS = ("risk", "bias_sq", "variance", "variance_resample", "variance_init", "variance_interaction")
 MAIN = ("risk", "bias_sq", "variance")
 LIKE = {"data_digest": "data", "seed": "study seed", "scheme": "scheme", "n_resamples": "number of training sets",
-        "n_inits": "number of seeds", "n_train": "training examples", "phase": "phase"}  # fmt: skip
+        "n_inits": "number of seeds", "n_noise_draws": "draws of the label noise", "n_partitions": "partitions",
+        "n_train": "training examples", "phase": "phase"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,8 @@ def compare(first: Side, other: Side) -> Comparison:
     """Return other − first for every term: in pairs where the two have everything in common that allows it."""
     unlike = [f"{words} ({_value(first, k)} and {_value(other, k)})" for k, words in LIKE.items()
               if _value(first, k) != _value(other, k)]  # fmt: skip
+    if not unlike and _value(first, "n_partitions") != "1":
+        unlike.append("what pairs can show: training sets of different partitions overlap")
     if not unlike:
         p, q = (side.history.predictions(str(side.row["key"])) for side in (first, other))
         arrays = common(p.probabilities_DINC, q.probabilities_DINC)
@@ -133,9 +136,12 @@ def compare(first: Side, other: Side) -> Comparison:
 
 
 def _value(side: Side, name: str) -> str:
+    value = side.row.get(name)
+    if name in ("n_noise_draws", "n_partitions"):  # runs of earlier editions have neither
+        return f"{value:g}" if is_number(value) else "1"
     if is_number(limit := side.row.get(name.replace("n_", "max_"))):  # of trials that grow: what they can have decides
         return f"up to {limit:g}"  # which training sets and seeds these are
-    return str(side.row.get(name))[:12]
+    return str(value)[:12]
 
 
 def _known_noise(sides: list[Side]) -> bool:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from lab.analysis import coverage
 from lab.analysis.checks import OVERFITTING, UNDERFITTING
 from lab.report.context import Page
 from lab.report.sections_more import other_losses
@@ -48,6 +49,8 @@ def _tile(page: Page, focus: pd.Series, name: str) -> dict[str, str]:
     value = focus.get(name)
     band = interval(focus.get(f"{name}_lo"), focus.get(f"{name}_hi"), value) if name != "noise" else "known exactly"
     flag = "Estimate below 0: too small to tell from 0" if value is not None and value < 0 else ""
+    if band and is_number(focus.get("n_resamples")) and is_number(focus.get("n_inits")):
+        flag = flag or coverage.remark(name, int(focus["n_resamples"]), int(focus["n_inits"]))
     return {"id": name, "name": page.part(name), "value": num(value), "band": band, "flag": flag}
 
 
