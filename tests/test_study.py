@@ -125,6 +125,13 @@ def test_an_error_in_a_study_file_is_one_line_that_names_file_and_line(project, 
     assert not (project / "mlruns").exists()
 
 
+def test_several_draws_of_a_label_noise_that_there_is_none_of_are_refused(project, capsys):
+    (project / "studies" / "toy.py").write_text(LIGHT)
+    assert study.main(["run", "toy", "--data", "digits", "--set", "n_noise_draws=2"]) == 2
+    assert "n_noise_draws = 2, but digits has no posterior to draw labels from" in one_line_error(capsys)
+    assert not (project / "mlruns").exists()
+
+
 def test_a_study_file_may_be_given_by_its_path(project, tmp_path):
     elsewhere = tmp_path / "elsewhere" / "mine.py"
     elsewhere.parent.mkdir()
