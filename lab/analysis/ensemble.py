@@ -90,7 +90,7 @@ def ensembles(
     target_NC = everything.points(slice(None)).target_NC
     errors = [_error(everything.values_DIKNC[whole_D], target_NC, kind, m, seed, level) for kind, m in rows]
     counts = {"n_resamples": len(layout.levels[0]), "n_inits": len(layout.levels[1]), "n_held_back": len(whole_D) // 2}
-    return table.join(pd.DataFrame(errors)).assign(**counts)[TABLE]
+    return table.join(pd.DataFrame(errors)).assign(**counts)[TABLE][table["risk"].notna()].reset_index(drop=True)
 
 
 def averaged_seeds(
@@ -159,15 +159,21 @@ class _Estimated:
 def _linear(predictions: Predictions, weights_TQ: Array, level: float, *, variances: bool = False) -> _Estimated:
     """Return what is linear in the unbiased terms of the Brier score, with its intervals (skew ones for variances)."""
     layout = predictions.layout
-    used_T = weights_TQ.any(axis=1)  # a part that the design cannot tell is NaN, and has no weight
     spread, total = Spread(layout, [str(q) for q in range(weights_TQ.shape[1])]), np.zeros(weights_TQ.shape[1])
     for part in chunks(len(predictions.labels_N), layout.used_DIK.size * max(predictions.n_classes, len(weights_TQ))):
         found = brier.terms(predictions.points(part), layout)
-        point_NQ = found.point_NT[:, used_T] @ weights_TQ[used_T]
-        spread.add(Estimates(point_NQ, {z: w[..., used_T] @ weights_TQ[used_T] for z, w in found.without.items()}))
+        point_NQ = _combined(found.point_NT, weights_TQ)
+        spread.add(Estimates(point_NQ, {z: _combined(values, weights_TQ) for z, values in found.without.items()}))
         total += point_NQ.sum(axis=0)
     ends = spread.logarithmic_ends(level) if variances else spread.symmetric_ends(level)
     return _Estimated(total / len(predictions.labels_N), *ends)
+
+
+def _combined(values_T: Array, weights_TQ: Array) -> Array:
+    """Return values (…, T) times weights; NaN for what has a weight on one, and for nothing else."""
+    combined: Array = np.nan_to_num(values_T) @ weights_TQ
+    combined[np.isnan(values_T) @ (weights_TQ != 0)] = np.nan
+    return combined
 
 
 def _apart(

@@ -144,3 +144,10 @@ def test_with_one_seed_or_one_training_set_only_what_there_is_is_averaged():
     assert set(ensembles(p[:1], labels)["ensemble"][ensembles(p[:1], labels)["n_members"] > 1]) == {"same_data"}
     p[:, 1:] = np.nan  # a single seed is left
     assert set(ensembles(p, labels).query("n_members > 1")["ensemble"]) <= {"one_seed"}
+
+
+def test_with_two_seeds_a_single_member_has_an_interval_and_an_ensemble_has_none():
+    p, labels, _ = replicas(6, 2)
+    table = ensembles(p, labels).query("ensemble == 'same_data'").set_index("n_members")
+    assert table.loc[1, "risk_lo"] < table.loc[1, "risk"] < table.loc[1, "risk_hi"]
+    assert np.isfinite(table.loc[2, "risk"]) and np.isnan(table.loc[2, "risk_lo"])
