@@ -212,8 +212,8 @@ def _draw(kind: str, n_members: int, sizes: tuple[int, ...], rng: np.random.Gene
     """Yield the members of different ensembles of one size: all there are, or a few for each that they share."""
     shared = KINDS[kind]
     apart = [axis for axis in range(3) if axis not in shared and (sizes[axis] > 1 or axis < 2)]
-    if n_members > min(sizes[axis] for axis in apart):
-        return
+    if not all(sizes) or n_members > min(sizes[axis] for axis in apart):
+        return  # of no training set are all replicas left, or there are too few to draw from
     groups = list(np.ndindex(*(sizes[axis] if axis in shared else 1 for axis in range(3))))
     each = max(MOST_DRAWS // len(groups), 1)
     for group in groups:

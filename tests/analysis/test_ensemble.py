@@ -142,8 +142,13 @@ def test_members_are_as_many_as_there_are_and_what_needs_more_training_sets_is_l
 def test_with_one_seed_or_one_training_set_only_what_there_is_is_averaged():
     p, labels, _ = replicas(6, 4)
     assert set(ensembles(p[:1], labels)["ensemble"][ensembles(p[:1], labels)["n_members"] > 1]) == {"same_data"}
-    p[:, 1:] = np.nan  # a single seed is left
-    assert set(ensembles(p, labels).query("n_members > 1")["ensemble"]) <= {"one_seed"}
+    p[np.arange(6), [0, 1, 2, 3, 0, 1]] = np.nan  # of no training set are all replicas left
+    holed = ensembles(p, labels)
+    assert np.isfinite(holed[["risk", "gain"]]).all(axis=None) and holed[["risk_measured", "error"]].isna().all(
+        axis=None
+    )
+    p[:, 1:] = np.nan  # a single seed is left: nothing tells what seeds do
+    assert ensembles(p, labels)["n_members"].max() == 1
 
 
 def test_with_two_seeds_a_single_member_has_an_interval_and_an_ensemble_has_none():
