@@ -22,7 +22,7 @@ from lab.analysis.intervals import Spread
 
 LEVELS = (0.90, 0.95)
 N_POINTS = {"brier": None, "cross_entropy": 100, "zero_one": 100}  # test points, the first of them; None for all
-SIZES = ((4, 3), (4, 4), (8, 4), (16, 4))
+SIZES = ((4, 4), (8, 4), (16, 4))
 BIAS_AND_VARIANCE = {
     "brier": ("bias_sq", "variance"), "cross_entropy": ("bias", "variance"), "zero_one": ("kw_bias_sq", "kw_variance")
 }  # fmt: skip
