@@ -224,7 +224,7 @@ CASES = [
     (manifests_are_not_checked, damaged_result, "metrics.json is damaged"),
     (trials_under_way_are_forgotten, cut_short("submit"), "RUNNING"),
     (the_search_learns_first_and_the_spool_is_emptied, cut_short("publish"), ENDS),
-    (runs_end_before_their_files_are_there, cut_short("publish.artifact:3"), "is missing"),
+    (runs_end_before_their_files_are_there, cut_short("publish.artifact:3"), "artifacts/manifest.json cannot be read"),
     (temporary_files_stay, cut_short("spool.rename"), "temporary files are left"),
     (studies_are_not_locked, two_at_once, "the second coordinator ends with exit code 0"),
 ]
