@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from benchmarks import loops, strategy, throughput, whole_study
+from benchmarks import loops, strategy, throughput, ways, whole_study
 from benchmarks.loops import Case
 
 CASES = [Case("mlp", 2, 3, (1, 8, 8), 4, 4), Case("cnn", 2, 3, (2, 8, 8), 4, 4), Case("resnet", 1, 2, (3, 8, 8), 4, 4)]
@@ -37,6 +37,29 @@ def test_the_table_of_pack_sizes_has_a_row_a_case(tmp_path):
         for row in rows:
             times = [value for name, value in row.items() if name == "loop" or name.startswith("pack ")]
             assert row["loss"] == pytest.approx(row[f"pack {row['chosen']}"] / min(times) - 1, abs=1e-3)
+
+
+@pytest.mark.slow
+def test_the_ways_that_were_tried_stand_in_one_table_with_their_floor(tmp_path):
+    assert ways.main(["--quick", "--rounds", "1", "--seconds", "0.01"], tmp_path) == 0
+    (rows,) = json.loads((tmp_path / "ways.json").read_text())["tables"].values()
+    *times, floor = [value for row in rows for name, value in row.items() if name != "way"]
+    assert len(times) == 3
+    assert 0 < floor < min(times)
+
+
+def test_an_unfolded_convolution_is_the_convolution():
+    case = Case("resnet", 1, 2, (3, 8, 8), 4, 4)
+    module, x = loops.alone(case).eval(), torch.from_numpy(loops.images(case, 3)[0])
+    expected = module(x)
+    torch.testing.assert_close(ways.unfolded(module)(x), expected)
+
+
+def test_floating_point_operations_are_counted_as_by_hand():
+    case = Case("mlp", 1, 16, (1, 8, 8), 4, 1)
+    forward = 2 * 4 * (64 * 16 + 16 * 10)
+    first_needs_no_gradient_of_its_input = 2 * 4 * 64 * 16
+    assert ways.flops(case) == 3 * forward - first_needs_no_gradient_of_its_input
 
 
 def test_a_round_is_begun_only_if_one_as_long_as_the_longest_fits(monkeypatch):
