@@ -5,6 +5,7 @@ from this and from benchmarks/strategy.py.
 """
 
 import argparse
+import contextlib
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -93,7 +94,7 @@ def milliseconds(way: Way, case: Case, seconds: float) -> float:
     if way.measure in ("vmapped", "unfolded"):
         change: Callable[[nn.Module], nn.Module] = unfolded if way.measure == "unfolded" else lambda module: module
         models.register(way.measure, lambda: change(loops.alone(case)))
-    with torch.backends.mkldnn.flags(enabled=way.onednn):
+    with contextlib.nullcontext() if way.onednn else torch.backends.mkldnn.flags(enabled=False):
         if way.measure == "user":
             work = loops.user(case, seconds)
         elif way.measure == "loop":

@@ -1,21 +1,39 @@
 """How many replicas share a pack: the rule beside what was measured, and beside the memory of a GPU."""
 
 import contextlib
+import json
 
 import pytest
 import torch
 
-from benchmarks.loops import N_CLASSES
+from benchmarks import records
+from benchmarks.loops import N_CLASSES, chosen_pack
+from benchmarks.strategy import GRID
 from lab import models
 from lab.knobs import TrialConfig
 from lab.training import graphs, strategy
 
+TABLE = records.FOLDER / "strategy.json"
 CUDA = torch.device("cuda")
 GIB = 2**30
 
 
 def network(**knobs):
     return models.build(TrialConfig(**knobs), (1, 28, 28), N_CLASSES)
+
+
+# -- the table that the rule is made from
+
+
+@pytest.mark.skipif(not TABLE.exists(), reason="python -m benchmarks.strategy makes the table")
+@pytest.mark.parametrize("case", GRID, ids=lambda case: case.name)
+def test_the_rule_costs_a_tenth_more_than_the_best_that_was_measured_at_the_most(case):
+    """Loops over single networks and all sizes of pack; the table is benchmarks/strategy.md."""
+    content = json.loads(TABLE.read_text())
+    rows = {row["case"]: row for table in content["tables"].values() for row in table}
+    times = {name: value for name, value in rows[case.name].items() if name.startswith(("loop", "pack"))}
+    chosen = chosen_pack(case, max(int(name.removeprefix("pack ")) for name in times if name != "loop"), "cpu")
+    assert times[f"pack {chosen}"] <= 1.1 * min(times.values())
 
 
 # -- a GPU's memory, with an allocator that says what it has
