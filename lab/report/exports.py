@@ -112,7 +112,14 @@ def to_json(history: History, tables: Tables) -> str:
         "kind": diagnosis.kind,
         "share_of_bias": [diagnosis.share, diagnosis.share_lo, diagnosis.share_hi],
         "evidence": list(diagnosis.evidence),
-        "actions": [{"text": a.text, "command": a.command} for a in diagnosis.actions],
+        "actions": [
+            {
+                "text": a.text,
+                "command": a.command,
+                "gain": None if a.gain is None else [a.gain.value, a.gain.lo, a.gain.hi],
+            }
+            for a in diagnosis.actions
+        ],
         "checks": tables.checks.to_dict("records"),
         "measured": None if tables.focus is None else tables.focus.to_dict(),
         "specification": history.spec,

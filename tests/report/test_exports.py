@@ -72,6 +72,9 @@ def test_files_hold_the_tables_and_strict_json(made, kind):
 
     summary = json.loads(written["capacity_sweep.json"], parse_constant=refuse)
     assert summary["verdict"] == tables.diagnosis.verdict and summary["specification"] == history.spec
+    gains = [action["gain"] for action in summary["actions"] if action["gain"] is not None]
+    assert all(low < value < high for value, low, high in gains) and bool(gains) == (kind != "all_diverged")
+    assert gains == sorted(gains, reverse=True)  # the largest first
 
 
 def test_every_file_that_the_page_links_to_is_written(made):
