@@ -15,7 +15,8 @@ from lab.errors import SpecError
 
 Value = bool | int | float | str
 
-FAMILIES = ("mlp", "cnn", "resnet")
+FAMILIES = ("mlp", "cnn", "resnet", "pretrained")
+BACKBONES = ("resnet18", "resnet50", "vgg16", "mobilenet_v3_small", "mobilenet_v3_large", "efficientnet_b0")
 ACTIVATIONS = ("relu", "tanh", "sigmoid", "gelu", "leaky_relu", "elu")
 NORMS = ("none", "batch", "group", "layer")
 POOLINGS = ("max", "average")
@@ -70,9 +71,8 @@ class TrialConfig:
     spatial_dropout: float = _number(0.0, 0.0, 0.95)  # the same of whole channels; cnn and resnet
     init_scheme: str = _option("he_normal", (*INIT_SCHEMES, "own"))  # own: as a module of the study file draws itself
     init_gain: float = _number(1.0, 0.0, 100.0)  # multiplies the standard deviation of the initial weights
-    weights: str = (
-        ""  # to start from: a folder of export-weights (seed i takes replica i modulo n), or one of its files
-    )
+    backbone: str = _option("resnet18", BACKBONES)  # pretrained only: whose trunk, see lab.models.pretrained
+    weights: str = ""  # to start from: a folder of export-weights (seed i takes replica i modulo n), or a file
     new_head: bool = False  # the output layer is drawn all the same, e.g. for other classes
     frozen: float = _number(0.0, 0.0, 1.0)  # share of the blocks, from the first on, that stay as they are
     head_rate_factor: float = _number(1.0, 0.0, 1e6)  # multiplies the learning rate of the output layer

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lab.task import Task
 
 NAME = "pretraining"  # the value of the knob `weights` that asks for it
-ARCHITECTURE = ("family", "depth", "width", "activation", "norm", "pooling", "convolutions", "residual")
+ARCHITECTURE = ("family", "backbone", "depth", "width", "activation", "norm", "pooling", "convolutions", "residual")
 MOST_SEEDS = 64
 
 

@@ -32,7 +32,7 @@ OWNERS = {
         "lab/course.py",
         "lab/outcome.py",
     ),
-    "torchvision": ("lab/data/",),
+    "torchvision": ("lab/data/", "lab/models/pretrained.py"),
     "imblearn": ("lab/data/",),
     "filelock": ("lab/storage.py",),
 }

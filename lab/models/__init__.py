@@ -12,6 +12,7 @@ from lab.models.cnn import CNN
 from lab.models.layers import Network, Parameter
 from lab.models.mlp import MLP
 from lab.models.own import Build, Own
+from lab.models.pretrained import Pretrained
 from lab.models.resnet import ResNet
 
 __all__ = ["FAMILIES", "Network", "Parameter", "build", "register"]
@@ -21,6 +22,7 @@ FAMILIES: dict[str, Family] = {
     "mlp": MLP,
     "cnn": CNN,
     "resnet": ResNet,
+    "pretrained": Pretrained,
 }
 _REGISTERED: dict[str, Family] = {}
 

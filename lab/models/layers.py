@@ -71,6 +71,8 @@ class Network(ABC):
     residual_by_default = False
     is_own = False
     why_alone: str | None = None
+    where_weights = ""  # for a family that starts from a file alone: how to get one
+    other_heads: tuple[str, ...] = ()  # what the names of tensors begin with that another head has left in a file
 
     def __init__(self, config: TrialConfig) -> None:
         self.config = config

@@ -21,7 +21,7 @@ from lab.data.transforms import to_float
 from lab.knobs import TrialConfig
 from lab.models import Network
 
-FAMILIES = ("cnn", "resnet")  # whose last block gives maps
+FAMILIES = ("cnn", "resnet", "pretrained")  # whose last block gives maps
 
 
 def maps(

@@ -34,6 +34,8 @@ def start(network: Network, config: TrialConfig, init: int, *, seed: int) -> dic
         p.name: torch.from_numpy(part.reshape(p.shape))
         for p, part in zip(network.parameters, np.split(values_P, ends[:-1]), strict=True)
     } | buffers
+    if not config.weights and network.where_weights:
+        raise SpecError(f"family {config.family!r} has no weights to start from: {network.where_weights}")
     if not config.weights:
         return started
     replicas = given(config.weights).replicas
@@ -45,7 +47,8 @@ def start(network: Network, config: TrialConfig, init: int, *, seed: int) -> dic
     for name in [name for name in started if name in wanted]:
         found = torch.from_numpy(_taken(config, network, name, tuple(started[name].shape), tensors))
         started[name] = found.to(started[name].dtype)
-    strange = sorted(name for name in tensors if not name.startswith("input."))
+    known = ("input.", *(network.other_heads if config.new_head else ()))
+    strange = sorted(n for n in tensors if not n.startswith(known) and not n.endswith(".num_batches_tracked"))
     if strange:
         raise SpecError(
             f"weights: {config.weights} has {strange[0]}, which this {config.family} has not: set its depth and norm"
