@@ -18,7 +18,8 @@ MOST_CARDS = 8
 SEEN_NOTE = (
     "The second picture of an image shows in colour where the replicas see the class that most of them call: Grad-CAM "
     "of the last block's maps (Selvaraju et al. 2017), the mean over {n} replicas, each scaled to its largest value. "
-    "It shows what the networks reacted to, not whether that was right."
+    "It shows what the networks reacted to, not whether that was right; where there is no colour, nothing in the maps "
+    "speaks for the class by this measure."
 )
 
 
