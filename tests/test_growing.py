@@ -190,7 +190,7 @@ def test_what_was_trained_is_not_trained_again(tmp_path, monkeypatch, script):
     script((3, 3), (4, 3), (5, 4))
     plan = Replication("subsample", 3, 3, target_half_width=WIDE)
     home, n_before = Home(tmp_path), []
-    real = growing._trained
+    real = growing.trained
 
     def cut(*args: Any) -> Any:
         piece = real(*args)
@@ -199,10 +199,10 @@ def test_what_was_trained_is_not_trained_again(tmp_path, monkeypatch, script):
             raise KeyboardInterrupt
         return piece
 
-    monkeypatch.setattr(growing, "_trained", cut)
+    monkeypatch.setattr(growing, "trained", cut)
     with pytest.raises(KeyboardInterrupt):
         trial.evaluate(task_of(plan), home)
-    monkeypatch.setattr(growing, "_trained", real)
+    monkeypatch.setattr(growing, "trained", real)
     trained = []
     from lab import training
 
