@@ -23,7 +23,11 @@ if TYPE_CHECKING:
     from lab.task import Task
 
 NAME = "pretraining"  # the value of the knob `weights` that asks for it
-ARCHITECTURE = ("family", "backbone", "depth", "width", "activation", "norm", "pooling", "convolutions", "residual")
+# of the trial's knobs, what its networks and the images they see have in common with those that are trained before
+ARCHITECTURE = (
+    "family", "backbone", "depth", "width", "activation", "norm", "pooling", "convolutions", "residual", "resize",
+    "normalize",
+)  # fmt: skip
 MOST_SEEDS = 64
 
 
@@ -88,10 +92,12 @@ def folder(task: "Task", home: "Home") -> Path:
     """
     import lab
     from lab import storage, weights
+    from lab.data import transforms
 
     wanted = task.spec["pretraining"]
     config = TrialConfig.from_dict({name: task.config[name] for name in ARCHITECTURE} | wanted["fixed"])
     dataset = dataset_of(task.spec, data_dir=task.data_dir, study_file=task.study_file)
+    dataset = transforms.at_side(dataset, config.resize)
     config = dataclasses.replace(config, n_train=min(config.n_train, len(dataset.pool)))
     what = {
         "config": dataclasses.asdict(config), "data": dataset.digest, "seed": task.spec["seed"],

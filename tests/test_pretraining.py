@@ -53,6 +53,14 @@ def test_a_replica_starts_from_the_network_of_its_seed_trained_on_the_other_clas
         np.testing.assert_array_equal(tensors["hidden0.weight"], expected)
 
 
+def test_networks_of_a_trial_that_resizes_its_images_learn_from_images_of_that_size(tmp_path):
+    study = two_stages(fixed=SMALL | dict(weights="pretraining", new_head=True, resize=4, normalize="none"))
+    folder = trained(study, Home(tmp_path))
+    assert json.loads((folder / "manifest.json").read_text())["status"] == "finished"
+    (kept,) = (tmp_path / "mlruns" / "pretrained").iterdir()
+    assert weights.read(kept).replicas[0]["hidden0.weight"].shape == (8, 16)
+
+
 def test_networks_are_trained_once_an_architecture(tmp_path, monkeypatch):
     calls = []
 
