@@ -131,6 +131,8 @@ def _covered(case: Case) -> Check:
     ).format(next(iter(found.values()))) if found else (
         "for fewer training sets or seeds than 4 × 4, or with redrawn label noise, it was not measured"
     )  # fmt: skip
+    if math.isfinite(number(case.row, "half_width")):
+        note += "; for trials that grow until an interval is narrow it is lower (benchmarks/adaptive.md)"
     return Check("coverage of 95 % intervals", f"risk and bias² {coverage.WANTED[0]:g} to {coverage.WANTED[1]:g} %, "
                  f"variance at least {coverage.WANTED_VARIANCE:g} %", told or "–",
                  _status(bool(short), bool(found)), note, "method")  # fmt: skip

@@ -4,10 +4,11 @@ from typing import Any
 
 import pandas as pd
 
+from lab.analysis import coverage
 from lab.analysis.signals import LIMITS, flagged
 from lab.report import figures_more
 from lab.report.context import Page, which
-from lab.report.text import num, percent
+from lab.report.text import is_number, num, percent
 from lab.report.view import Block, figure_view, panel, table_view
 
 LOSSES = {  # loss → its columns: risk, noise, bias, variance and its causes
@@ -48,8 +49,24 @@ def other_losses(page: Page) -> list[Block]:
         table, show, title="the same configuration in other losses", link=page.link("trials.csv"),
         caption=f"One row a loss; {which(focus).lower()}. Cross-entropy: bias-corrected by leaving out one training "
         "set, approximate; it has no unbiased estimator. In the zero-one loss bias and variance do not add up to the "
-        f"error (Domingos 2000). Brackets: {page.level} % intervals.",
+        f"error (Domingos 2000), and rest on a mode: no interval. Brackets: {page.level} % intervals.{_short(focus)}",
     ))]  # fmt: skip
+
+
+def _short(focus: pd.Series) -> str:
+    """Return which of these intervals were measured to hold the truth too seldom; empty if none."""
+    sizes: list[Any] = [focus.get(name) for name in ("n_resamples", "n_inits")]
+    if not all(is_number(n) for n in sizes):
+        return ""
+    D, I = map(int, sizes)  # noqa: E741 - the letters of the shape legend
+    told = ""
+    for loss, columns in LOSSES.items():
+        for part, column in zip(PARTS, columns, strict=True):
+            for key in ("cross_entropy", "zero_one"):
+                if column and column.startswith(f"{key}_"):
+                    text = coverage.remark(column.removeprefix(f"{key}_"), D, I, loss=key)
+                    told += f" {loss}, {part.replace('_', ' ')}: {text}." if text else ""
+    return told
 
 
 def shifted(page: Page) -> list[Block]:

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from benchmarks import coverage as benchmark
@@ -10,6 +11,7 @@ from benchmarks import records
 from lab import predictions_file
 from lab.analysis import coverage
 from lab.analysis.diagnosis import checks_table, diagnose
+from lab.report import sections_more
 from tests.analysis.histories import run, trials
 
 SHORT = {
@@ -56,7 +58,16 @@ def test_the_report_checks_the_coverage_of_its_own_design(short):
     assert check(n_resamples=4)["status"] == "ok"
     assert check(n_resamples=8)["status"] == "attention"
     assert "variance 89–96 %" in check(n_resamples=8)["measured"]
+    assert "grow" not in check(n_resamples=4)["note"] and "grow" in check(n_resamples=4, half_width=0.01)["note"]
     assert check(n_resamples=3)["status"] == check(n_noise_draws=3)["status"] == "not measured"
+
+
+def test_the_table_of_other_losses_says_which_of_its_intervals_fall_short(monkeypatch):
+    covers = {"cross_entropy": {"variance_init": {"8x4": [89.4, 95.2]}, "bias": {"8x4": [98.2, 99.6]}}}
+    monkeypatch.setattr(coverage, "_table", lambda: SHORT | {"covers": covers})
+    text = sections_more._short(pd.Series({"n_resamples": 8.0, "n_inits": 4.0}))
+    assert text == f" cross-entropy, variance init: {coverage.remark('variance_init', 8, 4, loss='cross_entropy')}."
+    assert sections_more._short(pd.Series({"n_resamples": 4.0, "n_inits": 4.0})) == ""
 
 
 def test_decompose_marks_the_numbers_whose_intervals_fall_short(short, tmp_path):
