@@ -255,18 +255,13 @@ def _kept(trained: Trained, values: np.ndarray) -> np.ndarray:
 
 
 def per_class(dataset: "Dataset", trained: Trained) -> dict[str, Any]:
-    """Return precision, recall and F1 of each class, with intervals, as columns and rows: what MLflow shows as a table.
-
-    A score that a class does not have is None, as JSON has no NaN.
-    """
+    """Return precision, recall and F1 of each class, with intervals, as columns and rows."""
     from lab.analysis import classification
 
     kept_DINC = _kept(trained, trained.probabilities_DINC)
-    table = classification.per_class(kept_DINC, dataset.test.labels, class_names=dataset.class_names, level=LEVEL)
-    rows = [
-        [None if isinstance(v, float) and not math.isfinite(v) else v for v in row] for row in table.values.tolist()
-    ]
-    return {"columns": list(table.columns), "data": rows}
+    return classification.plain(
+        classification.per_class(kept_DINC, dataset.test.labels, class_names=dataset.class_names, level=LEVEL)
+    )
 
 
 def examples(task: "Task", dataset: "Dataset", trained: Trained) -> bytes | None:

@@ -15,6 +15,7 @@ F1. A class without a test point has no recall, precision or F1 (NaN), and does 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -137,6 +138,12 @@ def per_class(
             row |= {name: value, f"{name}_lo": lo, f"{name}_hi": hi}
         rows.append(row)
     return pd.DataFrame(rows, columns=PER_CLASS)
+
+
+def plain(table: pd.DataFrame) -> dict[str, list[Any]]:
+    """Return a table as columns and rows of plain JSON values, None for NaN: a file that MLflow shows as a table."""
+    rows = table.astype(object).where(table.notna(), None).to_numpy(dtype=object)
+    return {"columns": [*table.columns], "data": [[*row] for row in rows]}
 
 
 def _counts(replicas: Replicas) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

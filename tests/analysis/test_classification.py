@@ -1,12 +1,14 @@
 """Classification scores: against scikit-learn on each replica, and what the intervals cover."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 from sklearn import metrics
 
-from lab.analysis.classification import PER_CLASS, SUMMARY, _influences, confusion, per_class, prepare, summary
+from lab.analysis.classification import PER_CLASS, SUMMARY, _influences, confusion, per_class, plain, prepare, summary
 
 
 def predictions(n_resamples=4, n_inits=3, n_test=120, n_classes=5, *, seed=0, test_seed=None, spread=1.0, labels=None):
@@ -224,3 +226,14 @@ def test_what_does_not_fit_together_is_refused_with_the_shapes():
         per_class(p, labels, 6)
     with pytest.raises(ValueError, match="labels run from 1 to"):
         summary(p, labels + 1)
+
+
+def test_a_plain_table_is_json_with_nothing_where_a_class_has_no_test_points():
+    p, labels = predictions(labels=np.random.default_rng(5).choice([0, 1, 2, 4], size=120))
+    table = per_class(p, labels)
+    found = json.loads(json.dumps(plain(table), allow_nan=False))
+    assert found["columns"] == PER_CLASS
+    assert [row[0] for row in found["data"]] == [0, 1, 2, 3, 4]
+    place = PER_CLASS.index("f1")
+    assert found["data"][3][place] is None
+    assert [row[place] for k, row in enumerate(found["data"]) if k != 3] == table["f1"].dropna().tolist()
