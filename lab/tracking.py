@@ -296,6 +296,8 @@ def _milliseconds(seconds: float) -> int:
 
 
 def _tags(outcome: Outcome, digest: str) -> dict[str, str]:
+    from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
+
     environment = outcome.json("environment.json") if "environment.json" in outcome.contents else {}
     tags = {
         "study": outcome.manifest["study"],
@@ -311,7 +313,7 @@ def _tags(outcome: Outcome, digest: str) -> dict[str, str]:
         "mlflow.source.git.commit": environment.get("git_commit"),
     }
     if TABLE in outcome.contents:  # what MLflow's own log_table leaves, so that its UI shows the file as a table
-        tags["mlflow.loggedArtifacts"] = json.dumps([{"path": TABLE, "type": "table"}])
+        tags[MLFLOW_LOGGED_ARTIFACTS] = json.dumps([{"path": TABLE, "type": "table"}])
     return {name: value for name, value in tags.items() if value}
 
 
