@@ -109,7 +109,7 @@ def on_gpu(device: str, case: Case, seconds: float, compiled: bool) -> dict[str,
 def fitting(seconds: float) -> Iterator[int]:
     """Yield the numbers of the rounds that fit into this time, by the longest so far; one round in any case."""
     started, longest, number = time.monotonic(), 0.0, 0
-    while number == 0 or time.monotonic() - started + longest <= seconds:
+    while number == 0 or time.monotonic() - started + longest < seconds:
         began = time.monotonic()
         yield number
         number, longest = number + 1, max(longest, time.monotonic() - began)

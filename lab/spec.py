@@ -84,7 +84,9 @@ class Study:
     def __post_init__(self) -> None:
         if not isinstance(self.question, str) or not self.question.strip():
             raise SpecError("question: say in one sentence what the study asks")
-        if not (isinstance(self.data, str) and self.data.startswith("imagefolder:")):  # the rest of it is a path
+        if not isinstance(self.data, str):
+            check_name(self.data, "data set")
+        elif not self.data.startswith("imagefolder:"):  # the rest of it is a path
             check_name(re.sub(r"\[[0-9,-]+\]$", "", self.data), "data set")  # which classes of it is checked with it
         if not isinstance(self.replication, Replication):
             raise SpecError("replication: give a Replication(scheme=…, n_resamples=…, n_inits=…)")

@@ -118,10 +118,11 @@ def fit(
             metrics[f"{split}_loss"] = -np.log(right_RN).mean(axis=1)
             shape = (replication.n_resamples, replication.n_inits, len(labels_N), N_CLASSES)
             probabilities[split] = p_RNC.reshape(shape).astype(np.float32)
+        if k < n_before:  # its random numbers are drawn, the rest was done before
+            continue
         if on_epoch is not None:
             on_epoch(lambda k=k: _state(k))  # type: ignore[misc]
-        if k >= n_before:
-            yield Evaluation(epoch, metrics, np.log(probabilities["test"]), probabilities["val"], gone_R)
+        yield Evaluation(epoch, metrics, np.log(probabilities["test"]), probabilities["val"], gone_R)
 
 
 def _state(n_yielded: int) -> dict[str, Any]:

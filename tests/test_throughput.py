@@ -66,10 +66,10 @@ def test_a_round_is_begun_only_if_one_as_long_as_the_longest_fits(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(throughput.time, "monotonic", lambda: clock[0])
     lengths, begun = [3.0, 5.0, 1.0, 2.0, 1.0], []
-    for number in throughput.fitting(16.0):
+    for number in throughput.fitting(16.5):
         begun.append(clock[0])
         clock[0] += lengths[number]
-    assert begun == [0.0, 3.0, 8.0, 9.0, 11.0]  # 12 + 5 is more than 16
+    assert begun == [0.0, 3.0, 8.0, 9.0, 11.0]  # 12 + 5 is more than that
     assert list(throughput.fitting(0.0)) == [0]
 
 
