@@ -61,7 +61,7 @@ def test_a_study_of_a_users_module_runs_to_its_report_in_a_worker_process(tmp_pa
     ("change", "says"),
     [
         ({"out": "7"}, "family 'perceptron': for images (2, 1, 8, 8) the module returns (2, 7): return logits (2, 10)"),
-        ({"family": "perceptorn"}, "family 'perceptorn' is unknown: choose one of mlp, cnn, resnet, pretrained, or define"),
+        ({"family": "perceptorn"}, "family 'perceptorn' is unknown: choose one of mlp, cnn, resnet, pretrained, or"),
         ({"family": "STUDY"}, "family 'STUDY' is unknown"),
     ],
 )
