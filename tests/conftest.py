@@ -9,6 +9,11 @@ import pytest
 
 from lab.storage import Home
 
+# One thread, as in a worker and in the inline engine; set before anybody imports torch. Bits are promised at a fixed
+# number of threads: with two, a matrix product is cut at places that depend on its size, so that packs of other sizes
+# round otherwise. And a fork that trains on several threads after its parent did waits for ever for the parent's.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # no graphics device in a container, no profile, and nothing that looks for a network by itself
 CHROMIUM_ARGS = [
