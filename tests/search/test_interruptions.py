@@ -1,46 +1,12 @@
-import dataclasses
 import json
-import shutil
 
-import optuna
 import pytest
 
-from lab import spool, storage, workers
+from lab import spool
 from lab.errors import StorageError
 from lab.storage import Home
+from tests.search.kills import booby_trap, killed_everywhere
 from tests.toys import Boom, FakeTracker, run, runs, state, toy
-
-
-def booby_trap(patch, k):
-    """Raise at the k-th crossing of any step that changes something; return the counter."""
-    crossings = [0]
-
-    def cross():
-        crossings[0] += 1
-        if crossings[0] == k:
-            raise Boom
-
-    def trap(owner, name, *, after):
-        real = getattr(owner, name)
-
-        def wrapped(*args, **kwargs):
-            cross()
-            result = real(*args, **kwargs)
-            if after:
-                cross()
-            return result
-
-        patch.setattr(owner, name, wrapped)
-
-    trap(optuna.Study, "ask", after=True)
-    trap(optuna.storages._cached_storage._CachedStorage, "set_trial_param", after=False)
-    trap(optuna.storages._cached_storage._CachedStorage, "set_trial_system_attr", after=True)
-    trap(workers.InlineEngine, "submit", after=False)
-    trap(workers.inline, "evaluate_together", after=True)
-    trap(FakeTracker, "publish", after=True)
-    trap(optuna.Study, "tell", after=True)
-    trap(spool, "remove_outcome", after=True)
-    return crossings
 
 
 @pytest.mark.parametrize(
@@ -52,31 +18,8 @@ def booby_trap(patch, k):
 def test_a_kill_at_any_step_costs_nothing_and_changes_nothing(tmp_path, monkeypatch, sampler, objective, first, skip):
     # two rounds of the study are done in peace, so that samplers that learn have begun to; the third is killed
     study = toy(sampler=sampler, objective=objective, n_trials=12, round_size=6)
-    base, undisturbed = Home(tmp_path / "base"), Home(tmp_path / "undisturbed")
-    run(study, base)
-    study = dataclasses.replace(study, n_trials=14)
-    shutil.copytree(base.root, undisturbed.root)
-    run(study, undisturbed)
-    expected = state(undisturbed)
-    assert [row[1] for row in expected[0]] == ["COMPLETE"] * 14
-    k = first
-    while True:
-        home = Home(tmp_path / f"killed-{k}")
-        shutil.copytree(base.root, home.root)
-        with monkeypatch.context() as patch:
-            crossings = booby_trap(patch, k)
-            try:
-                run(study, home)
-            except Boom:
-                pass
-            else:
-                break
-        run(study, home)
-        assert state(home) == expected, f"killed at crossing {k}"
-        assert list(home.spool_of("toy").iterdir()) == []
-        assert not storage.in_use(home, "toy")
-        k += skip
-    assert k > crossings[0] > 25
+    rows = killed_everywhere(study, 14, tmp_path, monkeypatch, first, skip)
+    assert [row[1] for row in rows] == ["COMPLETE"] * 14
 
 
 def test_killed_again_and_again_a_study_still_ends_as_if_undisturbed(tmp_path, monkeypatch):

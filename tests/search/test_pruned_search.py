@@ -1,8 +1,5 @@
 """A search that prunes: the same proposals and results whatever happens on the way, and pruned trials apart."""
 
-import dataclasses
-import shutil
-
 import optuna
 import pytest
 
@@ -11,8 +8,8 @@ from lab.errors import SpecError
 from lab.replication import Replication
 from lab.search import ledger
 from lab.storage import Home
-from tests.search.test_interruptions import booby_trap
-from tests.toys import Boom, run, runs, state, stored, toy
+from tests.search.kills import killed_everywhere
+from tests.toys import Boom, run, runs, stored, toy
 
 PRUNING = dict(sampler="tpe", n_trials=12, round_size=4, replication=Replication("disjoint", 6, 2), prune=0.1)
 
@@ -54,29 +51,8 @@ def test_a_search_that_prunes_trains_fewer_replicas_and_the_first_round_is_the_s
 @pytest.mark.parametrize("sampler", ["tpe", "cmaes"])
 def test_a_kill_at_any_step_of_a_search_that_prunes_changes_nothing(tmp_path, monkeypatch, sampler):
     study = toy(**(PRUNING | {"sampler": sampler}))
-    base, undisturbed = Home(tmp_path / "base"), Home(tmp_path / "undisturbed")
-    run(study, base)
-    study = dataclasses.replace(study, n_trials=18)
-    shutil.copytree(base.root, undisturbed.root)
-    run(study, undisturbed)
-    expected = state(undisturbed)
-    assert {row[1] for row in expected[0][12:]} >= ({"PRUNED"} if sampler == "tpe" else set())
-    k = 5
-    while True:
-        home = Home(tmp_path / f"killed-{k}")
-        shutil.copytree(base.root, home.root)
-        with monkeypatch.context() as patch:
-            crossings = booby_trap(patch, k)
-            try:
-                run(study, home)
-            except Boom:
-                pass
-            else:
-                break
-        run(study, home)
-        assert state(home) == expected, f"killed at crossing {k}"
-        k += 41
-    assert k > crossings[0] > 25
+    rows = killed_everywhere(study, 18, tmp_path, monkeypatch, first=5, skip=41)
+    assert {row[1] for row in rows[12:]} >= ({"PRUNED"} if sampler == "tpe" else set())
 
 
 def test_pruning_is_refused_where_every_trial_has_to_be_whole():
