@@ -8,7 +8,6 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -104,7 +103,7 @@ def checkpoints(
     own = own_families.digest(str(task.config["family"]), task.study_file)
     identity |= {"family_file": own} if own else {}
     start = str(task.config.get("weights", ""))
-    identity |= {"weights": weights.read(Path(start)).digest} if start not in ("", pretraining.NAME) else {}
+    identity |= {"weights": weights.given(start).digest} if start not in ("", pretraining.NAME) else {}
     folder = home.checkpoints_of(task.study, task.key)
     if part is not None:
         folder, identity["rectangle"] = folder / part.name, list(part)

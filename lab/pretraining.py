@@ -48,6 +48,10 @@ class Pretraining:
     n_seeds: int = 4
 
     def __post_init__(self) -> None:
+        if not isinstance(self.data, str) or not self.data:
+            raise SpecError(f"pretraining: data = {self.data!r} has to name a data set, or classes as in '[0-4]'")
+        if not isinstance(self.fixed, Mapping):
+            raise SpecError(f"pretraining: fixed = {self.fixed!r} has to be a dict of knobs")
         object.__setattr__(self, "fixed", MappingProxyType(dict(self.fixed)))
         for name, value in self.fixed.items():
             check_knob(name, value, where="pretraining")
@@ -86,12 +90,14 @@ def dataset_of(spec: Mapping[str, Any], *, data_dir: str | None, study_file: str
 def folder(task: "Task", home: "Home") -> Path:
     """Return the folder of the networks that a trial starts from; train them if nobody has.
 
+    A confirmation, whose seeds come after those of the search, has networks of its own.
+
     Raises:
         SpecError: A network could not be built, or its training diverged.
         LabError: See `dataset_of`; or the disk is full.
     """
     import lab
-    from lab import storage, weights
+    from lab import own_families, storage, weights
     from lab.data import transforms
 
     wanted = task.spec["pretraining"]
@@ -99,35 +105,38 @@ def folder(task: "Task", home: "Home") -> Path:
     dataset = dataset_of(task.spec, data_dir=task.data_dir, study_file=task.study_file)
     dataset = transforms.at_side(dataset, config.resize)
     config = dataclasses.replace(config, n_train=min(config.n_train, len(dataset.pool)))
+    first_init = task.first_init // wanted["n_seeds"] * wanted["n_seeds"]
     what = {
         "config": dataclasses.asdict(config), "data": dataset.digest, "seed": task.spec["seed"],
-        "n_seeds": wanted["n_seeds"], "lab": lab.__version__,
+        "first_init": first_init, "n_seeds": wanted["n_seeds"], "lab": lab.__version__, "device": task.device,
+        "family_file": own_families.digest(config.family, task.study_file),
     }  # fmt: skip
     key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
     target = home.mlruns / "pretrained" / key
     if not (target / weights.INDEX).is_file():
         with storage.made_once(home, f"pretrained-{key}"):
             if not (target / weights.INDEX).is_file():
-                _train(config, dataset, task, wanted["n_seeds"], target, what)
+                _train(config, dataset, task, what, target)
     return target
 
 
-def _train(
-    config: TrialConfig, dataset: "Dataset", task: "Task", n_seeds: int, target: Path, what: dict[str, Any]
-) -> None:
+def _train(config: TrialConfig, dataset: "Dataset", task: "Task", what: dict[str, Any], target: Path) -> None:
     from lab import own_families, training, weights
     from lab.replication import Grid
 
+    first_init, n_seeds = what["first_init"], what["n_seeds"]
     own_families.register(config.family, task.study_file)
     *_, last = training.fit(
-        config, dataset, Grid("seeds", 1, n_seeds), seed=task.spec["seed"], n_evaluations=2, device=task.device,
-        keep_weights=True,
+        config, dataset, Grid("seeds", 1, n_seeds), seed=task.spec["seed"], first_init=first_init, n_evaluations=2,
+        device=task.device, keep_weights=True,
     )  # fmt: skip
     if last.diverged_R.any():
         raise SpecError(f"pretraining on {dataset.name} diverged: lower its learning_rate")
     is_own = config.family not in weights.FAMILIES
     replicas, _ = weights.unpacked(weights.packed(last.weights, range(n_seeds), {}, is_own=is_own))
-    rows = [{"replica": i, "init": i, "val_error": float(last.metrics["val_error"][i])} for i in range(n_seeds)]
+    rows = [
+        {"replica": i, "init": first_init + i, "val_error": float(last.metrics["val_error"][i])} for i in range(n_seeds)
+    ]
     data = {"name": dataset.name, "digest": dataset.digest, "class_names": list(dataset.class_names)}
     target.parent.mkdir(parents=True, exist_ok=True)
     weights.write(target, replicas, rows, what | {"data": data, "image_shape": list(dataset.image_shape)})

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lab import objectives
+from lab.course import checkpoints
 from lab.growing import Rectangle, Train, joined, trained
 from lab.pruning import Rival, is_lost, n_first, p_value
 from lab.replication import Grid
@@ -76,8 +77,6 @@ class Pruned:
 
 def race(task: Task, dataset: "Dataset", home: Home, train: Train, note: Callable[[str], None]) -> Raced | Pruned:
     """Train a trial on its first training sets, and on the rest if it has not lost to its rival by then."""
-    from lab.course import checkpoints
-
     plan, level, objective = task.replication, task.spec["prune"], task.spec["objective"]
     assert task.rival is not None
     n, shape = n_first(level), (plan.n_resamples, plan.n_inits)

@@ -103,6 +103,8 @@ class Study:
         self._check_channels()
         self._check_prune()
         self._check_counts()
+        if self.pretraining is not None and not isinstance(self.pretraining, Pretraining):
+            raise SpecError("pretraining: give a Pretraining(data=…)")
         if (NAME in self.values("weights")) != (self.pretraining is not None):
             raise SpecError(
                 f"pretraining: give Pretraining(data=…) and take weights={NAME!r} in some trial, or neither"

@@ -126,10 +126,12 @@ def _write(
 ) -> Path:
     """Write the outcome of a trial, whatever comes of training it; `events` is read afterwards."""
     files: dict[str, bytes] = {}
+    start: dict[str, str] = {}
     status, reason, n_parameters, plan = "finished", None, None, task.replication
     try:
         trained = train()
         n_parameters, plan = trained.n_parameters, trained.replication
+        start = _start(task, home)
         if isinstance(trained, Pruned):
             status, reason = "pruned", trained.reason
             files["pruned.json"] = outcome.as_json(trained.to_dict())
@@ -146,8 +148,7 @@ def _write(
         status, reason = "failed", f"{type(error).__name__}: {_one_line(error)}"
         files["error.txt"] = traceback.format_exc().encode()
     files["environment.json"] = outcome.as_json(outcome.environment(task.device) | {"events": events})
-    request = outcome.request(task, dataset, plan, n_parameters) | _start(task, home)
-    files["config.json"] = outcome.as_json(request)
+    files["config.json"] = outcome.as_json(outcome.request(task, dataset, plan, n_parameters) | start)
     directory = spool.write_outcome(
         home, task.study, task.phase, task.number, files,
         status=status, reason=reason, attempt=task.attempt, started=started, finished=time.time(),
@@ -228,11 +229,9 @@ def _train(
 
 
 def _start(task: Task, home: Home) -> dict[str, str]:
-    """Return the digest of the weights that a trial started from, by name, if it did."""
-    with contextlib.suppress(SpecError):  # then it did not come to that
-        config = _config(task, home)
-        return {"weights_digest": weights.read(Path(config.weights)).digest} if config.weights else {}
-    return {}
+    """Return the digest of the weights that a trained trial started from, by name, if there were any."""
+    config = _config(task, home)
+    return {"weights_digest": weights.given(config.weights).digest} if config.weights else {}
 
 
 def _config(task: Task, home: Home) -> TrialConfig:

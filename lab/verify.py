@@ -165,7 +165,7 @@ def _agrees_with_search(
         ["pruned_objective"] if record.outcome == "pruned" else [f"objective_{k}" for k in range(len(record.values))]
     )
     objectives = [final.get(name) for name in names]
-    wrong += ["objective"] if list(record.values) != objectives else []
+    wrong += [] if all(map(_same, objectives, record.values)) else ["objective"]
     if wrong:
         raise StorageError(f"Optuna and MLflow differ about {key}: {', '.join(wrong)}")
 

@@ -11,6 +11,7 @@ import numpy as np
 from lab.data.pool import Dataset, Pool, digest_of
 from lab.errors import SpecError
 
+MOST_CLASSES = 10_000
 SUFFIX = re.compile(r"(?P<name>[^\[\]]+)\[(?P<classes>[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*)\]")
 
 
@@ -26,6 +27,8 @@ def parse(name: str) -> tuple[str, list[int]] | None:
     chosen: list[int] = []
     for part in match["classes"].split(","):
         first, _, last = part.partition("-")
+        if int(last or first) >= MOST_CLASSES:
+            raise SpecError(f"data set {name!r}: no data set has {MOST_CLASSES:,} classes")
         chosen += range(int(first), int(last or first) + 1)
     if len(set(chosen)) < max(len(chosen), 2):
         raise SpecError(f"data set {name!r}: name two classes or more, each once, e.g. {match['name']}[0-4]")

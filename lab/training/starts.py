@@ -3,9 +3,6 @@
 Shape suffixes: P weights of one network.
 """
 
-import functools
-from pathlib import Path
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -38,7 +35,7 @@ def start(network: Network, config: TrialConfig, init: int, *, seed: int) -> dic
         raise SpecError(f"family {config.family!r} has no weights to start from: {network.where_weights}")
     if not config.weights:
         return started
-    replicas = given(config.weights).replicas
+    replicas = weights.given(config.weights).replicas
     tensors = dict(replicas[init % len(replicas)])
     wanted = set(started)
     if config.new_head:
@@ -54,18 +51,6 @@ def start(network: Network, config: TrialConfig, init: int, *, seed: int) -> dic
             f"weights: {config.weights} has {strange[0]}, which this {config.family} has not: set its depth and norm"
         )
     return started
-
-
-def given(path: str) -> weights.Start:
-    """Return the weights at a path; a process reads them once."""
-    where = Path(path)
-    stamps = tuple(p.stat().st_mtime_ns for p in (where, where / weights.INDEX) if p.exists())
-    return _given(where, stamps)
-
-
-@functools.lru_cache(maxsize=2)
-def _given(path: Path, stamps: tuple[int, ...]) -> weights.Start:
-    return weights.read(path)
 
 
 def _taken(
