@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import math
+import re
 import sqlite3
 from collections import Counter
 from contextlib import closing
@@ -147,8 +148,11 @@ def _final(files: dict[str, bytes]) -> dict[str, float]:
     return json.loads(files["pruned.json"])["metrics"] if "pruned.json" in files else {}
 
 
-def _same(one: float | None, other: float) -> bool:
-    return one is not None and math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-12)
+def _same(one: float | None, other: float | None) -> bool:
+    """Return whether two records hold the same number; what is missing or not a number is the same as its like."""
+    if one is None or other is None:
+        return one is other
+    return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-12) or (math.isnan(one) and math.isnan(other))
 
 
 def _agrees_with_search(
@@ -161,11 +165,9 @@ def _agrees_with_search(
     wrong = [] if record.outcome == manifest["status"] else ["outcome"]
     wrong += [name for name, value in record.params.items() if config["config"].get(name, value) != value]
     final = _final(files)
-    names = (
-        ["pruned_objective"] if record.outcome == "pruned" else [f"objective_{k}" for k in range(len(record.values))]
-    )
-    objectives = [final.get(name) for name in names]
-    wrong += [] if all(map(_same, objectives, record.values)) else ["objective"]
+    objectives = [value for name, value in final.items() if re.fullmatch(r"objective_\d|pruned_objective", name)]
+    is_same = len(objectives) == len(record.values) and all(map(_same, objectives, record.values))
+    wrong += [] if is_same else ["objective"]
     if wrong:
         raise StorageError(f"Optuna and MLflow differ about {key}: {', '.join(wrong)}")
 

@@ -8,7 +8,7 @@ from lab import study
 from tests.bad_specs import BAD, FILES
 
 GOOD = """
-from lab.spec import Choice, Float, Int, Replication, Study
+from lab.spec import Choice, Float, Int, Pretraining, Replication, Study
 GOOD = dict(question="Why?", data="digits", space={{"width": Int(4, 64, log=True)}}, fixed={{"epochs": 5}})
 STUDY = Study(**(GOOD | dict({change})))
 """

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lab import pretraining, search, study_file, training, weights
+from lab import models, own_families, pretraining, search, study_file, training, weights
 from lab.data.datasets import load
 from lab.errors import SpecError
 from lab.replication import Grid
@@ -30,10 +30,23 @@ def two_stages(**changes: Any) -> Study:
     return Study(**(fields | changes))
 
 
-def trained(study: Study, home: Home, **knobs: Any) -> Path:
+def trained(study: Study, home: Home, *, where: dict[str, Any] | None = None, **knobs: Any) -> Path:
+    """Train a trial; `where` are further fields of its task."""
     config = dataclasses.asdict(study.config({})) | knobs
-    task = Task(study="s", spec=json.loads(json.dumps(study.to_dict())), phase="confirm", number=0, config=config)
-    return evaluate(task, home)
+    spec = json.loads(json.dumps(study.to_dict()))
+    return evaluate(
+        Task(**(dict(study="s", spec=spec, phase="confirm", number=0, config=config) | (where or {}))), home
+    )
+
+
+def kept(home: Home) -> dict[str, dict[str, Any]]:
+    """Digest → index of the networks that were trained before."""
+    folders = (home.mlruns / "pretrained").glob("[!.]*")
+    return {weights.read(path).digest: json.loads((path / weights.INDEX).read_text()) for path in folders}
+
+
+def manifest(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "manifest.json").read_text())
 
 
 def test_a_replica_starts_from_the_network_of_its_seed_trained_on_the_other_classes(tmp_path):
@@ -77,6 +90,93 @@ def test_networks_are_trained_once_an_architecture(tmp_path, monkeypatch):
     assert calls.count("digits[5-9]") == 3
 
 
+def test_a_confirmation_starts_from_networks_that_the_search_never_saw(tmp_path):
+    """Seeds 3 to 5 of it are the first that no trial of three seeds has had; networks come in twos here."""
+    study, home = two_stages(fixed=SMALL | dict(weights="pretraining", new_head=True, frozen=1.0)), Home(tmp_path)
+    trained(study, home, where=dict(phase="explore"))
+    (searched,) = kept(home)
+    folder = trained(study, home, where=dict(first_resample=2, first_init=3))
+    networks = kept(home)
+    assert len(networks) == 2
+    assert [row["init"] for row in networks.pop(searched)["replicas"]] == [0, 1]
+    ((digest, index),) = networks.items()
+    assert [row["init"] for row in index["replicas"]] == [2, 3]
+    assert json.loads((folder / "config.json").read_text())["weights_digest"] == digest
+    replicas, record = weights.unpacked((folder / weights.FILE).read_bytes())
+    (path,) = (p for p in (home.mlruns / "pretrained").iterdir() if weights.read(p).digest == digest)
+    starts = {row["init"]: tensors for row, tensors in zip(index["replicas"], weights.read(path).replicas, strict=True)}
+    for tensors, row in zip(replicas, record["replicas"], strict=True):
+        expected = starts[{3: 3, 4: 2, 5: 3}[row["init"]]]
+        np.testing.assert_array_equal(tensors["hidden0.weight"], expected["hidden0.weight"])
+
+
+OWN = """
+from torch import nn
+
+def mine(image_shape, n_classes, config):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, {width}), nn.ReLU(), nn.Linear({width}, n_classes))
+"""
+
+
+def test_networks_of_a_family_of_the_study_file_are_trained_again_once_the_file_has_changed(tmp_path, monkeypatch):
+    monkeypatch.setattr("lab.models.FAMILIES", dict(models.FAMILIES))
+    own_families.register.cache_clear()
+    path, home = tmp_path / "own.py", Home(tmp_path)
+    first = Pretraining("digits", dict(n_train=100, epochs=1), n_seeds=2)
+    study = two_stages(
+        data="digits", pretraining=first, fixed=dict(family="mine", weights="pretraining", epochs=1, n_train=40)
+    )
+    for width, n_kept in ((5, 1), (5, 1), (7, 2)):
+        path.write_text(OWN.format(width=width))
+        own_families.register.cache_clear()  # as a new process does
+        assert manifest(trained(study, home, where=dict(study_file=str(path))))["status"] == "finished"
+        assert len(kept(home)) == n_kept
+    own_families.register.cache_clear()
+
+
+def breaking(error: Exception, name: str = "digits[0-4]"):
+    """Training that breaks on the first data, and counts how often it is tried."""
+    tried: list[str] = []
+
+    def fit(config: Any, dataset: Any, *args: Any, whole: Any = training.fit, **options: Any) -> Any:
+        tried.append(dataset.name)
+        if dataset.name == name:
+            raise error
+        return whole(config, dataset, *args, **options)
+
+    return fit, tried
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (RuntimeError("no such\nkernel"), "failed", "no such kernel"),
+        (MemoryError("no room"), "failed", "no room"),
+        (ValueError("cannot be"), "infeasible", "cannot be"),
+        (SpecError("diverged"), "infeasible", "diverged"),
+    ],
+)
+def test_what_goes_wrong_before_is_the_outcome_of_the_trial_and_not_the_end_of_the_study(
+    tmp_path, monkeypatch, error, status, said
+):
+    fit, _ = breaking(error)
+    monkeypatch.setattr(training, "fit", fit)
+    found = manifest(trained(two_stages(), Home(tmp_path)))
+    assert found["status"] == status
+    assert said in found["reason"]
+
+
+def test_a_study_goes_on_when_its_pretraining_breaks(tmp_path, monkeypatch):
+    fit, _ = breaking(RuntimeError("no such kernel"))
+    monkeypatch.setattr(training, "fit", fit)
+    study = two_stages(
+        space=dict(weights=Choice("", "pretraining", role="scientific")), fixed=SMALL | dict(new_head=True),
+        sampler="grid", n_trials=2, learning_curve=(),
+    )  # fmt: skip
+    summary = search.run(study, "s", home=Home(tmp_path), engine="inline", device="cpu")
+    assert (summary.counts["finished"], summary.counts["failed"]) == (1, 1)
+
+
 def test_a_study_of_two_stages_runs_like_any_other(tmp_path):
     study = two_stages(
         space=dict(weights=Choice("", "pretraining", role="scientific")), fixed=SMALL | dict(new_head=True),
@@ -112,6 +212,10 @@ def test_a_pretraining_that_diverges_makes_the_trial_infeasible_and_says_why(tmp
         (lambda: Pretraining("digits", dict(width=3)), "pretraining: width is that of the trial"),
         (lambda: Pretraining("digits", dict(widht=3)), "pretraining: unknown knob 'widht'"),
         (lambda: Pretraining("digits", n_seeds=0), "pretraining: n_seeds = 0 has to be an integer from 1 to 64"),
+        (lambda: Pretraining(3), "pretraining: data = 3 has to name a data set"),
+        (lambda: Pretraining(""), "pretraining: data = '' has to name a data set"),
+        (lambda: Pretraining("digits", 3), "pretraining: fixed = 3 has to be a dict of knobs"),
+        (lambda: two_stages(pretraining=dict(data="[0-4]")), r"pretraining: give a Pretraining\(data=…\)"),
         (lambda: two_stages(data="digits[5-9]/../x"), "not a usable name"),
         (lambda: search.prepare(two_stages(pretraining=Pretraining("[0-40]"))), "digits has the classes 0 to 9"),
         (

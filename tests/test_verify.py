@@ -1,6 +1,7 @@
 """`verify` sees any change of any file or record, and names it."""
 
 import json
+import math
 import sqlite3
 from contextlib import closing
 
@@ -74,12 +75,14 @@ def test_any_changed_cut_or_missing_artifact_is_named(home):
     ("database", "statement", "message"),
     [
         ("mlflow_db", "UPDATE latest_metrics SET value = 7 WHERE key = 'risk'", "metric risk"),
+        ("mlflow_db", "UPDATE latest_metrics SET is_nan = 1 WHERE key = 'risk'", "metric risk"),
         ("mlflow_db", "UPDATE params SET value = '7' WHERE key = 'width'", "param width"),
         ("mlflow_db", "UPDATE tags SET value = 'failed' WHERE key = 'outcome'", "tag outcome"),
         ("mlflow_db", "UPDATE tags SET value = 'x' WHERE key = 'outcome_digest'", "not the one that was published"),
         ("mlflow_db", "DELETE FROM tags WHERE key = 'key' AND value = 'explore-0001'", "neither published nor"),
         ("mlflow_db", "UPDATE tags SET value = 'explore-0000' WHERE value = 'explore-0001'", "2 runs of explore-0000"),
         ("optuna_db", "UPDATE trial_values SET value = value + 1e-9", "differ about explore-0000: objective"),
+        ("optuna_db", "DELETE FROM trial_values", "differ about explore-0000: objective"),
         ("optuna_db", "UPDATE trial_params SET param_value = param_value + 1 WHERE param_name = 'width'", "width"),
         ("optuna_db", "UPDATE trial_user_attributes SET value_json = '\"failed\"' WHERE key = 'outcome'", "outcome"),
     ],
@@ -87,6 +90,17 @@ def test_any_changed_cut_or_missing_artifact_is_named(home):
 def test_a_changed_record_is_seen_where_two_records_differ(home, database, statement, message):
     change(getattr(home, database), statement)
     assert any(message in line for line in damage(home))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "are_same"),
+    [
+        (math.nan, math.nan, True), (math.nan, 0.5, False), (0.5, math.nan, False), (None, None, True),
+        (None, 0.5, False), (0.5, None, False), (0.5, 0.5 + 1e-12, True), (0.5, 0.5 + 1e-8, False),
+    ],
+)  # fmt: skip
+def test_numbers_that_are_not_there_or_are_none_are_compared_too(one, other, are_same):
+    assert verify._same(one, other) is are_same
 
 
 def test_a_trial_that_optuna_has_lost_is_seen(home):
