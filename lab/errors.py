@@ -41,3 +41,8 @@ class SpecChanged(LabError):
     """The study file differs from the study that is stored under its name."""
 
     exit_code = 7
+
+
+def one_line(error: BaseException | str) -> str:
+    """Return the text of an error, or any text, without line breaks."""
+    return " ".join(str(error).split())

@@ -27,9 +27,9 @@ from lab.mlflow_store import (
     STUDY_TAG,
     complete_runs,
     connect,
+    first_line,
     is_server,
     mlflow_errors,
-    one_line,
     tracking_uri,
 )
 from lab.spec import check_name
@@ -196,7 +196,7 @@ class Artifacts:
         try:
             yield
         except (ValueError, KeyError, TypeError, OSError, EOFError) as error:
-            raise StorageError(f"{self.where(key, name)} is damaged: {one_line(error)}") from error
+            raise StorageError(f"{self.where(key, name)} is damaged: {first_line(error)}") from error
 
     def _fetch(self, key: str, names: list[str]) -> dict[str, bytes]:
         run_id = self._run_ids[key]

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from lab.errors import LabError
+from lab.errors import LabError, one_line
 from lab.storage import Home
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def serving(study: str, home: Home, port: int) -> Iterator[str]:
             try:
                 watch.look()
             except LabError as error:  # a locked database, a file half removed: the next look will do
-                last_error[:] = [" ".join(str(error).split())]
+                last_error[:] = [one_line(error)]
             stop.wait(LOOK_EVERY)
 
     last_error: list[str] = []

@@ -58,7 +58,7 @@ def artifact_folder(home: Home, study: str, run_id: str) -> Path:
     return inside(home.artifacts_of(study), check_name(run_id, "run")) / "artifacts"
 
 
-def one_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, without passwords."""
     text = masked(" ".join((str(error).strip() or type(error).__name__).splitlines()[0].split()))
     return text if len(text) <= 300 else text[:299] + "…"
@@ -77,7 +77,7 @@ def mlflow_errors(what: str) -> Iterator[None]:
             warnings.filterwarnings("ignore", "The ``noload`` loader strategy", SADeprecationWarning)
             yield
     except (MlflowException, SQLAlchemyError, CommandError, OSError) as error:
-        raise StorageError(f"{what}: {one_line(error)}") from error
+        raise StorageError(f"{what}: {first_line(error)}") from error
 
 
 def connect(home: Home, *, create: bool) -> "MlflowClient":
@@ -125,7 +125,7 @@ def _check_sqlite(path: Path, create: bool) -> None:
         with closing(sqlite3.connect(path, timeout=10)) as database:
             database.execute("PRAGMA schema_version").fetchone()
     except (sqlite3.Error, OSError) as error:
-        raise StorageError(f"the run history {path} cannot be opened: {one_line(error)}") from error
+        raise StorageError(f"the run history {path} cannot be opened: {first_line(error)}") from error
 
 
 def complete_runs(study: str, *, home: Home) -> dict[str, str]:
@@ -143,7 +143,7 @@ def complete_runs(study: str, *, home: Home) -> dict[str, str]:
             with closing(sqlite3.connect(home.mlflow_db, timeout=10)) as database:
                 rows = database.execute(_RUNS, (study,)).fetchall()
         except sqlite3.Error as error:
-            raise StorageError(f"the run history of {study}: {one_line(error)}") from error
+            raise StorageError(f"the run history of {study}: {first_line(error)}") from error
     else:
         client = connect(home, create=False)
         with mlflow_errors(f"the run history of {study}"):

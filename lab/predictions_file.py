@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from lab.errors import SpecError
+from lab.errors import SpecError, one_line
 
 if TYPE_CHECKING:
     from lab.analysis.decomposition import Decomposition
@@ -68,7 +68,7 @@ def decompose(path: Path, *, loss: str = "brier", design: str | None = None, lev
             design=cast(decomposition.Design, design or ("independent" if n_axes == 3 else "crossed")),
         )  # fmt: skip
     except ValueError as error:
-        raise SpecError(f"{path}: {' '.join(str(error).split())}") from error
+        raise SpecError(f"{path}: {one_line(error)}") from error
     parts = result.to_dict() | {"no_interval": result.unsure(), "coverage": covered(result)}
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in parts.items()}
 
@@ -95,7 +95,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     except FileNotFoundError:
         raise SpecError(f"there is no file {path}") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise SpecError(f"{path} cannot be read as .npz: {' '.join(str(error).split())}") from error
+        raise SpecError(f"{path} cannot be read as .npz: {one_line(error)}") from error
     raise SpecError(f"{path} holds one array: give an .npz file with probabilities and labels")
 
 

@@ -8,8 +8,9 @@ import contextlib
 import os
 import re
 import shutil
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,6 +120,7 @@ def masked(text: str) -> str:
     return re.sub(r"://\S*@", "://***@", text)
 
 
+STILL_SECONDS = 120.0  # see `made_once`
 NETWORK_FILE_SYSTEMS = frozenset(
     ["afs", "beegfs", "ceph", "cifs", "fuse.ceph", "fuse.glusterfs", "fuse.sshfs", "glusterfs", "gpfs", "lustre", "nfs",
      "nfs4", "smb3", "smbfs"]
@@ -258,18 +260,41 @@ def setup_lock(home: Home) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def made_once(home: Home, name: str) -> Iterator[None]:
-    """Hold the making of something that several workers need: the others wait, and then find it."""
-    from filelock import FileLock
+def made_once(home: Home, name: str) -> Iterator[Callable[[], None]]:
+    """Hold the making of something that several workers need: the others wait, and then find it.
+
+    Gives a function that the maker calls as it goes on. Who waits and sees no sign of it for `STILL_SECONDS` (the maker
+    is stopped, or in a long step) makes it too: that is to give the same, and to end with a step that can be repeated.
+    """
+    from filelock import FileLock, Timeout
 
     with disk_errors(f"cannot lock {name}"):
         home.locks.mkdir(parents=True, exist_ok=True)
         lock = FileLock(inside(home.locks, check_name(name, "lock") + ".lock"))
-        lock.acquire()
+        sign = inside(home.locks, name + ".sign")
+    last, since = _stamp(sign), time.monotonic()
+    while not lock.is_locked:
+        try:
+            lock.acquire(timeout=min(1.0, STILL_SECONDS), poll_interval=0.05)
+        except Timeout:
+            if _stamp(sign) != last:
+                last, since = _stamp(sign), time.monotonic()
+            if time.monotonic() - since > STILL_SECONDS:
+                break
     try:
-        yield
+        yield sign.touch
     finally:
+        if lock.is_locked:
+            sign.unlink(missing_ok=True)
         lock.release()
+
+
+def _stamp(path: Path) -> int:
+    """Return when a file was changed, 0 if it is not there."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 # --- atomic files -----------------------------------------------------------------------------------------------------

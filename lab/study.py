@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from lab import study_file
-from lab.errors import LabError, StorageError, TooManyFailures
+from lab.errors import LabError, StorageError, TooManyFailures, one_line
 from lab.spec import check_name
 from lab.storage import Home, masked
 
@@ -134,7 +134,7 @@ def main(argv: list[str] | None = None) -> int:
             print(result, end="", flush=True)
         return code
     except LabError as error:
-        _say(f"error: {' '.join(str(error).split())}")
+        _say(f"error: {one_line(error)}")
         return error.exit_code
     except Terminated:
         return TERMINATED
@@ -166,7 +166,7 @@ def _list(args: argparse.Namespace) -> tuple[int, Any]:
             study = study_file.load(path)
             row |= {"question": study.question, "data": study.data, "n_trials": study.n_trials}
         except LabError as error:
-            row["error"] = " ".join(str(error).split())
+            row["error"] = one_line(error)
         rows.append(row)
     width = max((len(row["name"]) for row in rows), default=0)
     for row in rows:

@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from lab import own_families
-from lab.errors import LabError, SpecError
+from lab.errors import LabError, SpecError, one_line
 from lab.knobs import KNOBS, TrialConfig, Value, parse_knob, parsed
 from lab.spec import Study, check_name
 
@@ -93,7 +93,7 @@ def _refuse_duplicates(path: Path) -> None:
 
 def _what(error: Exception) -> str:
     """Return what a user reads of an error of a study file."""
-    text = " ".join(str(error).split())
+    text = one_line(error)
     unknown = re.fullmatch(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'.*", text)
     if unknown is not None:
         return f"{unknown[1]} has no field {unknown[2]!r}"

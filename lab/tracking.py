@@ -29,9 +29,9 @@ from lab.mlflow_store import (
     artifact_folder,
     by_key,
     connect,
+    first_line,
     is_server,
     mlflow_errors,
-    one_line,
     search_runs,
     tracking_uri,
 )
@@ -92,7 +92,7 @@ def relocate(home: Home) -> None:
                 )
     except sqlite3.Error as error:
         if "no such table" not in str(error):  # a database that MLflow has not filled yet
-            raise StorageError(f"the run history {home.mlflow_db} cannot be used: {one_line(error)}") from error
+            raise StorageError(f"the run history {home.mlflow_db} cannot be used: {first_line(error)}") from error
 
 
 def _location(home: Home, study: str) -> str:

@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab import failpoints, growing, outcome, own_families, pretraining, racing, spool, storage, weights
+from lab import failpoints, first_stage, growing, outcome, own_families, pretraining, racing, spool, storage, weights
 from lab.course import Course, checkpoints, decomposed, taken_up
-from lab.errors import DataError, LabError, SpecError, StorageError
+from lab.errors import DataError, LabError, SpecError, StorageError, one_line
 from lab.growing import Rectangle
 from lab.growth import Growth
 from lab.knobs import TrialConfig
@@ -68,7 +68,7 @@ def _load_dataset(
     except Exception as error:
         if not own:
             raise
-        raise DataError(f"data set {name!r} of {study_file}: {type(error).__name__}: {_one_line(error)}") from error
+        raise DataError(f"data set {name!r} of {study_file}: {type(error).__name__}: {one_line(error)}") from error
 
 
 def _dataset(task: Task) -> "Dataset":
@@ -144,8 +144,8 @@ def _write(
         raise
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
-            raise StorageError(f"{task.key}: {_one_line(error)}") from error  # no trial is to blame for the disk
-        status, reason = "failed", f"{type(error).__name__}: {_one_line(error)}"
+            raise StorageError(f"{task.key}: {one_line(error)}") from error  # no trial is to blame for the disk
+        status, reason = "failed", f"{type(error).__name__}: {one_line(error)}"
         files["error.txt"] = traceback.format_exc().encode()
     files["environment.json"] = outcome.as_json(outcome.environment(task.device) | {"events": events})
     files["config.json"] = outcome.as_json(outcome.request(task, dataset, plan, n_parameters) | start)
@@ -173,10 +173,6 @@ def write_failure(task: Task, home: Home, reason: str) -> Path:
 
 def _note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 class _Infeasible(Exception):
@@ -239,7 +235,7 @@ def _config(task: Task, home: Home) -> TrialConfig:
     config = TrialConfig.from_dict(task.config)
     if config.weights != pretraining.NAME:
         return config
-    return dataclasses.replace(config, weights=str(pretraining.folder(task, home)))
+    return dataclasses.replace(config, weights=str(first_stage.folder(task, home)))
 
 
 @contextlib.contextmanager
@@ -252,7 +248,7 @@ def _feasible() -> Iterator[None]:
     except LabError:
         raise
     except ValueError as error:
-        raise _Infeasible(_one_line(error)) from error
+        raise _Infeasible(one_line(error)) from error
 
 
 def _begun(steps: Iterator[Any]) -> Iterator[Any]:

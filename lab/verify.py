@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from lab import history, mlflow_store, search, spool
-from lab.errors import StorageError
+from lab.errors import StorageError, one_line
 from lab.search import Record
 from lab.spool import MANIFEST
 from lab.storage import Home
@@ -73,7 +73,7 @@ def _database(path: Path, found: Found) -> None:
             answers = [row[0] for row in database.execute("PRAGMA quick_check(3)")]
     except sqlite3.Error as error:
         answers = [str(error)]
-    found.damage += [f"{path}: {' '.join(answer.split())}" for answer in answers if answer != "ok"]
+    found.damage += [f"{path}: {one_line(answer)}" for answer in answers if answer != "ok"]
 
 
 def _runs(study: str, home: Home, found: Found) -> tuple[history.Artifacts, dict[str, Run]]:

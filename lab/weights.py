@@ -90,6 +90,24 @@ def of_trial(task: "Task", trained: "Trained") -> tuple[bytes | None, str | None
     return packed(trained.weights, rows, {"replicas": replicas, "note": note}, is_own=is_own), note
 
 
+def as_torch(
+    tensors_R: Mapping[str, NDArray[np.float32]], rows: Sequence[int], *, is_own: bool = False
+) -> list[dict[str, NDArray[np.float32]]]:
+    """Return the weights of some replicas as torch names and stores them, given those of all as the lab does.
+
+    Those of a module of the user's own are torch's already.
+    """
+    if is_own:
+        return [{name: values[r] for name, values in tensors_R.items()} for r in rows]
+    return [
+        {
+            torch_name(name): transposed(values[r]) if name.endswith(".weight") else values[r]
+            for name, values in tensors_R.items()
+        }
+        for r in rows
+    ]
+
+
 def packed(
     tensors_R: Mapping[str, NDArray[np.float32]],
     rows: Sequence[int],
@@ -97,19 +115,11 @@ def packed(
     *,
     is_own: bool = False,
 ) -> bytes:
-    """Return a file with the weights of some replicas, given those of all as the lab names and stores them.
-
-    Those of a module of the user's own are torch's already.
-    """
+    """Return a file with the weights of some replicas, given those of all as the lab does, see `as_torch`."""
     from safetensors.numpy import save
 
-    if is_own:
-        stacks = {name: values[list(rows)] for name, values in tensors_R.items()}
-    else:
-        stacks = {
-            torch_name(name): np.stack([transposed(values[r]) if name.endswith(".weight") else values[r] for r in rows])
-            for name, values in tensors_R.items()
-        }
+    replicas = as_torch(tensors_R, rows, is_own=is_own)
+    stacks = {name: np.stack([tensors[name] for tensors in replicas]) for name in replicas[0]}
     contiguous = {name: np.ascontiguousarray(stack, dtype=np.float32) for name, stack in stacks.items()}
     return save(contiguous, {"lab": json.dumps({"format": FORMAT} | dict(record))})
 
@@ -129,14 +139,17 @@ def write(
     replicas: Sequence[Mapping[str, NDArray[np.float32]]],
     rows: Sequence[Mapping[str, Any]],
     record: Mapping[str, Any],
+    *,
+    replaces: bool = True,
 ) -> None:
-    """Write a folder with a file a replica and `weights.json`, whole or not at all; it replaces one that is there.
+    """Write a folder with a file a replica and `weights.json`, whole or not at all.
 
     Args:
         folder: Where.
         replicas: The tensors of each replica by torch's names.
         rows: What to note of each of them, `replica` among it: its number.
         record: What to note of all of them.
+        replaces: Whether it takes the place of one that is there; else that one stays.
 
     Raises:
         StorageError: The disk is full, or the folder cannot be written.
@@ -161,9 +174,14 @@ def write(
                 "replicas": listed,
             }
             write_synced(temporary / INDEX, (json.dumps(index, indent=1) + "\n").encode())
-            if folder.exists():
+            if replaces and folder.exists():
                 shutil.rmtree(folder)
-            temporary.rename(folder)
+            try:
+                temporary.rename(folder)
+            except OSError:
+                if replaces or not (folder / INDEX).is_file():
+                    raise
+                shutil.rmtree(temporary)  # another was faster
             sync(folder.parent)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)

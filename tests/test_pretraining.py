@@ -1,6 +1,7 @@
 """A study of two stages: networks learn other data first, once, and replicas start from them."""
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lab import models, own_families, pretraining, search, study_file, training, weights
+from lab import first_stage, models, own_families, search, study_file, training, weights
 from lab.data.datasets import load
 from lab.errors import SpecError
 from lab.replication import Grid
@@ -30,18 +31,20 @@ def two_stages(**changes: Any) -> Study:
     return Study(**(fields | changes))
 
 
+NUMBERS = itertools.count()  # of two outcomes of one trial the first would stay
+
+
 def trained(study: Study, home: Home, *, where: dict[str, Any] | None = None, **knobs: Any) -> Path:
     """Train a trial; `where` are further fields of its task."""
     config = dataclasses.asdict(study.config({})) | knobs
     spec = json.loads(json.dumps(study.to_dict()))
-    return evaluate(
-        Task(**(dict(study="s", spec=spec, phase="confirm", number=0, config=config) | (where or {}))), home
-    )
+    task = dict(study="s", spec=spec, phase="confirm", number=next(NUMBERS), config=config)
+    return evaluate(Task(**(task | (where or {}))), home)
 
 
 def kept(home: Home) -> dict[str, dict[str, Any]]:
     """Digest → index of the networks that were trained before."""
-    folders = (home.mlruns / "pretrained").glob("[!.]*")
+    folders = [path for path in (home.mlruns / "pretrained").iterdir() if path.is_dir()]
     return {weights.read(path).digest: json.loads((path / weights.INDEX).read_text()) for path in folders}
 
 
@@ -150,7 +153,7 @@ def breaking(error: Exception, name: str = "digits[0-4]"):
 @pytest.mark.parametrize(
     ("error", "status", "said"),
     [
-        (RuntimeError("no such\nkernel"), "failed", "no such kernel"),
+        (RuntimeError("no such\nkernel"), "failed", "PretrainingError: on digits[0-4]: RuntimeError: no such kernel"),
         (MemoryError("no room"), "failed", "no room"),
         (ValueError("cannot be"), "infeasible", "cannot be"),
         (SpecError("diverged"), "infeasible", "diverged"),
@@ -164,6 +167,49 @@ def test_what_goes_wrong_before_is_the_outcome_of_the_trial_and_not_the_end_of_t
     found = manifest(trained(two_stages(), Home(tmp_path)))
     assert found["status"] == status
     assert said in found["reason"]
+
+
+@pytest.mark.parametrize(
+    ("error", "n_tried"),
+    [
+        (RuntimeError("no such kernel"), 1), (ValueError("cannot be"), 1), (SpecError("diverged"), 1),
+        (MemoryError("no room"), 2), (OSError("gone"), 2),  # both may be over by the next trial
+    ],
+)  # fmt: skip
+def test_pretraining_that_failed_is_not_tried_again_in_the_next_trial_but_in_the_next_run(
+    tmp_path, monkeypatch, error, n_tried
+):
+    fit, tried = breaking(error)
+    home = Home(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "fit", fit)
+        first, second = (manifest(trained(two_stages(), home, learning_rate=rate)) for rate in (0.01, 0.02))
+    assert tried.count("digits[0-4]") == n_tried
+    assert (first["status"], first["reason"]) == (second["status"], second["reason"])
+    first_stage.forget_failures(home)
+    found = manifest(trained(two_stages(), home))
+    assert found["status"] == "finished", found["reason"]
+    assert [path.name for path in (home.mlruns / "pretrained").iterdir() if path.is_file()] == []
+
+
+def test_a_run_begins_by_forgetting_what_failed(tmp_path):
+    left = tmp_path / "mlruns" / "pretrained" / f"0123{first_stage.FAILED}"
+    left.parent.mkdir(parents=True)
+    left.write_text("{}")
+    study = two_stages(pretraining=None, fixed=SMALL, data="digits", learning_curve=())
+    search.run(study, "s", home=Home(tmp_path), engine="inline", device="cpu")
+    assert not left.exists()
+
+
+def test_networks_that_another_wrote_meanwhile_stay_as_they_are(tmp_path):
+    """As when a stopped worker is continued after its replacement has made them."""
+    one, other = ([{"a": np.full(3, value, dtype=np.float32)}] for value in (1, 2))
+    weights.write(tmp_path / "w", one, [{"replica": 0}], {})
+    weights.write(tmp_path / "w", other, [{"replica": 0}], {}, replaces=False)
+    assert weights.read(tmp_path / "w").replicas[0]["a"].tolist() == [1, 1, 1]
+    assert [path.name for path in tmp_path.iterdir()] == ["w"]
+    weights.write(tmp_path / "w", other, [{"replica": 0}], {})
+    assert weights.read(tmp_path / "w").replicas[0]["a"].tolist() == [2, 2, 2]
 
 
 def test_a_study_goes_on_when_its_pretraining_breaks(tmp_path, monkeypatch):
@@ -235,6 +281,6 @@ def test_a_specification_without_pretraining_is_stored_as_it_was():
 
 def test_pretraining_uses_the_data_set_of_the_study_or_another_by_name():
     spec = two_stages().to_dict()
-    assert pretraining.dataset_of(spec, data_dir=None, study_file=None).name == "digits[0-4]"
+    assert first_stage.dataset_of(spec, data_dir=None, study_file=None).name == "digits[0-4]"
     spec["pretraining"] = Pretraining("digits[2-6]").to_dict()
-    assert pretraining.dataset_of(spec, data_dir=None, study_file=None).name == "digits[2-6]"
+    assert first_stage.dataset_of(spec, data_dir=None, study_file=None).name == "digits[2-6]"

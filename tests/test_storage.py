@@ -1,8 +1,10 @@
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -283,3 +285,53 @@ def test_the_databases_of_a_folder_with_a_hostile_name_lie_in_it(tmp_path, folde
 )
 def test_users_and_passwords_of_addresses_are_masked(text, shown):
     assert storage.masked(text) == shown
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from lab.storage import Home, made_once
+with made_once(Home(Path(sys.argv[1])), "thing") as alive:
+    alive()
+    print("held", flush=True)
+    for _ in range(int(sys.argv[2])):
+        time.sleep(0.1)
+        alive()
+"""
+
+
+@pytest.fixture
+def holder(home):
+    """Begin to make something in another process, for tenths of a second."""
+    begun = []
+
+    def begin(tenths):
+        words = [sys.executable, "-c", HOLDER, str(home.root), str(tenths)]
+        begun.append(subprocess.Popen(words, stdout=subprocess.PIPE, text=True))
+        assert begun[-1].stdout.readline() == "held\n"
+        return begun[-1]
+
+    yield begin
+    for process in begun:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_who_is_stopped_while_making_something_keeps_nobody_waiting(home, holder, monkeypatch):
+    monkeypatch.setattr(storage, "STILL_SECONDS", 0.5)
+    other = holder(600)
+    other.send_signal(signal.SIGSTOP)
+    started = time.monotonic()
+    with storage.made_once(home, "thing") as alive:
+        assert 0.5 < time.monotonic() - started < 5.0
+        alive()
+    assert (home.locks / "thing.sign").exists()  # it is the other's to remove
+
+
+def test_who_goes_on_making_something_is_waited_for(home, holder, monkeypatch):
+    monkeypatch.setattr(storage, "STILL_SECONDS", 0.5)
+    other = holder(20)
+    with storage.made_once(home, "thing"):
+        assert other.wait(0.2) == 0  # it had ended, and let go
+    assert not (home.locks / "thing.sign").exists()

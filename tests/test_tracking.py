@@ -339,7 +339,7 @@ def test_a_password_in_the_address_never_shows(home, monkeypatch):
     with pytest.raises(StorageError, match=r"\*\*\*") as caught:
         reopen(home)
     assert "secret" not in str(caught.value)
-    assert mlflow_store.one_line(OSError("could not connect to postgresql://me:s%40cret@db:5432/x\nmore")) == (
+    assert mlflow_store.first_line(OSError("could not connect to postgresql://me:s%40cret@db:5432/x\nmore")) == (
         "could not connect to postgresql://***@db:5432/x"
     )
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lab.analysis.layout import Array, Design, Layout
+from lab.errors import one_line
 
 DESIGNS = ("crossed", "nested", "independent")
 
@@ -183,7 +184,7 @@ def as_array(values: Any, what: str) -> NDArray[Any]:
     try:
         array = np.asarray(values)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{what} cannot be read as an array: {' '.join(str(error).split())}") from None
+        raise ValueError(f"{what} cannot be read as an array: {one_line(error)}") from None
     if array.dtype.kind == "O":
         raise ValueError(f"{what} are a mixture of types or lengths: give one array of numbers")
     return array

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from lab.errors import one_line
 from lab.knobs import TrialConfig
 from lab.models.initialization import Array, initial_values
 from lab.models.layers import Dropout, Network, Parameter, Tensors
@@ -118,7 +119,7 @@ class Own(Network):
             if isinstance(module, nn.Module) and any(map(nn.parameter.is_lazy, module.parameters())):
                 module.eval()(torch.zeros(TRIED[0], *self._image_shape))  # lazy layers take their shapes from this
         except Exception as error:
-            raise self._error(f"building the module: {type(error).__name__}: {_one_line(error)}") from error
+            raise self._error(f"building the module: {type(error).__name__}: {one_line(error)}") from error
         finally:
             torch.random.set_rng_state(before)
         if not isinstance(module, nn.Module):
@@ -141,7 +142,7 @@ class Own(Network):
             logits: Tensor = module(images)
         except Exception as error:
             raise self._error(
-                f"its forward fails on images {tuple(images.shape)}: {type(error).__name__}: {_one_line(error)}"
+                f"its forward fails on images {tuple(images.shape)}: {type(error).__name__}: {one_line(error)}"
             ) from error
         if not torch.equal(before, torch.random.get_rng_state()):
             torch.random.set_rng_state(before)
@@ -241,7 +242,7 @@ class Own(Network):
                 results.append([logits, *torch.autograd.grad(logits.square().sum(), list(weights.values()))])
                 results[-1] += [value for value in own.values() if value.is_floating_point()]
         except Exception as error:  # whatever vmap raises for what it cannot do
-            return _one_line(error).partition(". ")[0]
+            return one_line(error).partition(". ")[0]
         for alone, stacked in zip(*results, strict=True):
             if (alone - stacked).abs().max() > CLOSE * alone.abs().max().clamp_min(1.0):
                 return "torch.func.vmap gives other numbers for it"
@@ -294,10 +295,6 @@ class Own(Network):
             return functional_call(self._module, state, (images_BCHW,))
 
         return vmap(one, randomness="error")({**weights, **buffers}, images_RBCHW, masks)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def _state(module: nn.Module) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from lab import storage
 from lab.errors import SpecError, StorageError, StudyInUse
-from lab.mlflow_store import one_line
+from lab.mlflow_store import first_line
 from lab.seeds import text_key
 from lab.storage import Home
 
@@ -29,7 +29,7 @@ def optuna_errors(home: Home) -> Iterator[None]:
         yield
     except (optuna.exceptions.StorageInternalError, SQLAlchemyError, sqlite3.Error) as error:
         cause = getattr(error, "orig", None) or error.__cause__ or error
-        raise StorageError(f"the search state {home.search_name} cannot be used: {one_line(cause)}") from error
+        raise StorageError(f"the search state {home.search_name} cannot be used: {first_line(cause)}") from error
 
 
 def open_database(home: Home) -> optuna.storages.RDBStorage:
@@ -59,10 +59,12 @@ def _open_server(uri: str, home: Home) -> optuna.storages.RDBStorage:
     try:
         return optuna.storages.RDBStorage(uri, engine_kwargs=options)
     except (ArgumentError, NoSuchModuleError) as error:
-        raise SpecError(f"--storage {home.search_name}: {one_line(error)}: give postgresql://USER@HOST/NAME") from None
+        raise SpecError(
+            f"--storage {home.search_name}: {first_line(error)}: give postgresql://USER@HOST/NAME"
+        ) from None
     except ImportError as error:
         raise SpecError(
-            f"--storage {home.search_name}: its driver is missing ({one_line(error)}): "
+            f"--storage {home.search_name}: its driver is missing ({first_line(error)}): "
             "python -m pip install 'psycopg[binary]'"
         ) from None
 

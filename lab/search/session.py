@@ -11,7 +11,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from lab import own_families, pretraining, spool, storage, weights, workers
+from lab import first_stage, own_families, pretraining, spool, storage, weights, workers
 from lab.errors import LabError, SpecError
 from lab.progress import Progress
 from lab.search import database as databases
@@ -80,7 +80,7 @@ def prepare(study: Study, *, data_dir: str | None = None, study_file: str | None
     for path in study.values("weights") - {"", pretraining.NAME}:
         weights.read(Path(str(path)))
     if study.pretraining is not None:
-        pretraining.dataset_of(study.to_dict(), data_dir=data_dir, study_file=study_file)
+        first_stage.dataset_of(study.to_dict(), data_dir=data_dir, study_file=study_file)
     n_train = study.largest("n_train")
     assert isinstance(n_train, int)
     plan = study.replication
@@ -148,6 +148,7 @@ def run(
     with contextlib.ExitStack() as stack:
         stack.enter_context(storage.coordinator_lock(home, name))
         spool.clean_temporaries(home, name)
+        first_stage.forget_failures(home)
         stack.callback(_clean_quietly, home, name)
         stack.callback(progress.end)
         hands = workers.open_engine(
