@@ -69,6 +69,7 @@ class Trained:
     seconds: float = math.nan  # of training, over all attempts that went on from another
     growth: "Growth | None" = None
     weights: Mapping[str, np.ndarray] = field(default_factory=dict)  # at the end, see lab.training.scores.Evaluation
+    timed: Mapping[str, float] = field(default_factory=dict)  # of a variant, see lab.timing
 
     @property
     def probabilities_DINC(self) -> np.ndarray:
@@ -76,15 +77,13 @@ class Trained:
         return np.exp(self.log_probabilities_DINC)
 
 
-def results(
-    task: "Task", dataset: "Dataset", trained: Trained, *, seconds: float, note: Callable[[str], None]
-) -> dict[str, bytes]:
+def results(task: "Task", dataset: "Dataset", trained: Trained, *, note: Callable[[str], None]) -> dict[str, bytes]:
     """Return the files of a trial that was trained, by name. `note` is told what is left out."""
     files = {
         "curves.parquet": curves(task, trained),
         "decomposition.json": as_json(decomposition(trained)),
         "predictions.npz": predictions(dataset, trained),
-        "metrics.json": as_json(metrics(task, dataset, trained, seconds)),
+        "metrics.json": as_json(metrics(task, dataset, trained)),
         "per_class.json": as_json(per_class(dataset, trained)),
     }
     if trained.growth is not None:
@@ -302,7 +301,7 @@ def _seen(
     return cam.maps(config, trained.weights, images_KCHW, classes_K, rows=rows, n_classes=dataset.n_classes)
 
 
-def metrics(task: "Task", dataset: "Dataset", trained: Trained, seconds: float) -> dict[str, Any]:
+def metrics(task: "Task", dataset: "Dataset", trained: Trained) -> dict[str, Any]:
     """Return the numbers that are tracked: at the end ("final") and at each evaluation ("epochs")."""
     from lab.analysis import trial_scores
     from lab.analysis.signals import summary
@@ -330,8 +329,9 @@ def metrics(task: "Task", dataset: "Dataset", trained: Trained, seconds: float) 
         "n_replicas": trained.replication.n_replicas,
         "n_diverged": int(last.diverged_R.sum()),
         "n_parameters": trained.n_parameters,
-        "seconds": seconds,
-        "replicas_per_second": trained.replication.n_replicas / seconds,
+        "seconds": trained.seconds,
+        "replicas_per_second": trained.replication.n_replicas / trained.seconds,
+        **trained.timed,
     }
     if trained.growth is not None:
         final |= trained.growth.metrics()

@@ -16,7 +16,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab import failpoints, first_stage, growing, outcome, own_families, pretraining, racing, spool, storage, weights
+from lab import (
+    failpoints, first_stage, growing, outcome, own_families, pretraining, racing, spool, storage, timing, weights,
+)  # fmt: skip
 from lab.course import Course, checkpoints, decomposed, taken_up
 from lab.errors import DataError, LabError, SpecError, StorageError, one_line
 from lab.growing import Rectangle
@@ -136,7 +138,8 @@ def _write(
             status, reason = "pruned", trained.reason
             files["pruned.json"] = outcome.as_json(trained.to_dict())
         else:
-            files |= outcome.results(task, dataset, trained, seconds=trained.seconds, note=events.append)
+            timed = timing.measured(task, dataset, plan, functools.partial(_config, home=home), events.append)
+            files |= outcome.results(task, dataset, dataclasses.replace(trained, timed=timed), note=events.append)
             status = "diverged" if trained.snapshots[-1].diverged_R.any() else "finished"
     except _Infeasible as error:
         status, reason = "infeasible", str(error)

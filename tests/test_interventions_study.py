@@ -58,4 +58,5 @@ def test_a_small_run_ends_in_a_report_with_the_forest(tmp_path, monkeypatch):
     assert "What does each technique change?" in page
     assert "Trial" in page
     rows = (tmp_path / "reports" / "interventions,smoke" / "interventions.csv").read_text().splitlines()
-    assert len(rows) == 1 + 2 * 8
+    assert len(rows) == 1 + 2 * 10
+    assert "Seconds an epoch of all replicas takes" in page

@@ -212,6 +212,8 @@ def _switch_on(case: Case) -> Iterator[Action]:
         n += 1
         own = table[table["variant"] == row["variant"]].set_index("term")["difference"]
         parts = f"{case.bias_name} by {signed(own['bias_sq'])}, variance by {signed(own['variance'])}"
+        if "epoch_time" in own:
+            parts += f"; an epoch takes {num(1 + own['epoch_time'])} times as long"
         change = Estimate(row["difference"], row["lo"], row["hi"])
         name = str(row["variant"]).replace("_", " ")
         text = f"{name}: changed the risk by {change} ({parts})"

@@ -23,8 +23,8 @@ from lab.analysis.paired import common, paired_difference
 
 TERMS = ("risk", "bias_sq", "variance", "variance_resample", "variance_init", "variance_interaction", "error")
 COLUMNS = (
-    "variant", "term", "baseline", "value", "difference", "lo", "hi", "n_resamples", "n_inits", "n_test", "level",
-    "key",
+    "variant", "term", "baseline", "value", "difference", "lo", "hi", "n_resamples", "n_inits", "n_test", "n_timings",
+    "level", "key",
 )  # fmt: skip
 ENSEMBLES = (2, 4)  # members
 
@@ -36,7 +36,10 @@ def interventions(
 ) -> pd.DataFrame:
     """Return the differences of all variants from the baseline, one row a (variant, term); columns `COLUMNS`.
 
-    The term "seconds" has no interval: it was measured once. Empty if the baseline was not measured.
+    The terms of time: "seconds" is the whole training, measured once, so without an interval; "epoch_seconds" is an
+    epoch of all replicas, and "epoch_time" the same as a multiple of the baseline's, both from pairs that were taken by
+    turns (`lab.timing`), with the number of pairs as `n_timings`. An ensemble of M takes M times as long by its nature.
+    Empty if the baseline was not measured.
 
     Args:
         trials: Runs of phase explore, with their `variant` and `key`.
@@ -56,13 +59,14 @@ def interventions(
         found = paired_difference(*pair, labels_N, posterior_NC=posterior_NC, level=level)
         found = found.rename(columns={"a": "baseline", "b": "value"}).assign(variant=trial["variant"], key=trial["key"])
         rows += found[found["term"].isin(TERMS)].to_dict("records")
-        rows.append(_seconds(trial["variant"], trial["key"], first["seconds"], trial["seconds"]))
+        rows += [_seconds(trial["variant"], trial["key"], first["seconds"], trial["seconds"]), *_timed(trial)]
     for n_members in ENSEMBLES:
         name = f"ensemble_of_{n_members}_seeds"
         changes = ensemble_difference(a_DINC, labels_N, n_members, posterior_NC=posterior_NC, level=level)
         rows += [row | {"variant": name, "key": first["key"]} for row in changes]
         if changes:
             rows.append(_seconds(name, first["key"], first["seconds"], n_members * first["seconds"]))
+            rows += _multiple(name, first["key"], measured, n_members)
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -71,6 +75,37 @@ def _seconds(variant: str, key: str, before: float, after: float) -> dict[str, A
         "variant": variant, "key": key, "term": "seconds", "baseline": before, "value": after,
         "difference": after - before, "lo": math.nan, "hi": math.nan,
     }  # fmt: skip
+
+
+def _timed(trial: pd.Series) -> list[dict[str, Any]]:
+    """Return the rows of the time of an epoch; none if it was not taken."""
+    if pd.isna(trial.get("n_timings")):
+        return []
+    rows = []
+    for term, seen, change, none in (
+        ("epoch_seconds", "epoch_seconds", "epoch_seconds_difference", 0.0),
+        ("epoch_time", "epoch_time", "epoch_time", 1.0),
+    ):
+        rows.append(
+            {
+                "variant": trial["variant"], "key": trial["key"], "term": term, "value": trial[seen],
+                "baseline": trial["epoch_seconds_baseline"] if term == "epoch_seconds" else 1.0,
+                "difference": trial[change] - none, "lo": trial[f"{change}_lo"] - none,
+                "hi": trial[f"{change}_hi"] - none, "n_timings": int(trial["n_timings"]),
+            }
+        )  # fmt: skip
+    return rows
+
+
+def _multiple(variant: str, key: str, trials: pd.DataFrame, n_members: int) -> list[dict[str, Any]]:
+    """Return the rows of the time of an ensemble's epoch: that of the baseline, over all pairs, times its members."""
+    if "epoch_seconds_baseline" not in trials or trials["epoch_seconds_baseline"].isna().all():
+        return []
+    seconds = float(trials["epoch_seconds_baseline"].mean())
+    return [
+        _seconds(variant, key, before, n_members * before) | {"term": term}
+        for term, before in (("epoch_seconds", seconds), ("epoch_time", 1.0))
+    ]
 
 
 def ensemble_difference(

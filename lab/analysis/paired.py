@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+from scipy import stats
 
 from lab.analysis.decomposition import LOSSES, Loss
 from lab.analysis.inputs import checked
@@ -76,6 +77,37 @@ def paired_difference(
         n_resamples=n_resamples, n_inits=n_inits, n_replicas=int(both_DIK.sum()), n_test=len(pair[0].labels_N),
         level=level,
     )[COLUMNS]  # fmt: skip
+
+
+def paired_seconds(seconds_K2: ArrayLike, *, level: float = 0.95) -> dict[str, float]:
+    """Return what K timings of a baseline and of a variant say, each pair taken one right after the other.
+
+    The difference is the mean of those of the pairs, the ratio their geometric mean, both with the interval of
+    Student's t with K − 1 degrees of freedom. It is of the machine in that minute: what lasts longer than all K pairs
+    cancels only as far as it slows both alike.
+
+    Returns:
+        `epoch_seconds` of the variant, `epoch_seconds_baseline`, `epoch_seconds_difference` and `epoch_time` (the
+        ratio), the last two with `_lo` and `_hi`, and `n_timings`.
+
+    Raises:
+        ValueError: Not K × 2 positive numbers, or fewer than two pairs.
+    """
+    seconds = np.asarray(seconds_K2, dtype=np.float64)
+    if seconds.ndim != 2 or seconds.shape[1] != 2 or len(seconds) < 2 or not (seconds > 0).all():
+        raise ValueError(f"timings of shape {seconds.shape}: give at least two pairs of positive seconds")
+    K, (baseline, own) = len(seconds), seconds.mean(axis=0)
+    reach = float(stats.t.ppf((1 + level) / 2, K - 1)) / math.sqrt(K)
+    difference_K, log_K = np.diff(seconds, axis=1)[:, 0], np.diff(np.log(seconds), axis=1)[:, 0]
+    difference, half = difference_K.mean(), reach * difference_K.std(ddof=1)
+    ratio, factor = np.exp(log_K.mean()), np.exp(reach * log_K.std(ddof=1))
+    found = {
+        "epoch_seconds": own, "epoch_seconds_baseline": baseline,
+        "epoch_seconds_difference": difference, "epoch_seconds_difference_lo": difference - half,
+        "epoch_seconds_difference_hi": difference + half,
+        "epoch_time": ratio, "epoch_time_lo": ratio / factor, "epoch_time_hi": ratio * factor, "n_timings": K,
+    }  # fmt: skip
+    return {name: float(value) for name, value in found.items()}
 
 
 def common(a_DINC: ArrayLike, b_DINC: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

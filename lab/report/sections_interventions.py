@@ -47,23 +47,52 @@ def interventions(page: Page) -> Section | None:
         if fig is not None:
             label = f"{title}: change by each technique, with intervals; the numbers are in the table below. {answer}."
             blocks += panel([figure_view(fig, id, label=label, title=title, caption=caption, height="h6")])
+    fig = forest(table, ("epoch_seconds",), with_noise=page.known_noise)
+    if fig is not None and "epoch_time" in wide:
+        told = f"Longest: {_longest(table)}."
+        blocks += panel([figure_view(
+            fig, "interventions-seconds", title="Seconds an epoch of all replicas takes", height="h6",
+            label=f"Seconds of an epoch: change by each technique, with intervals. {told}",
+            caption=f"{_pairs(table)} {page.level} % intervals. {told}",
+        )])  # fmt: skip
     flat = pd.DataFrame({"variant": [readable(name) for name in order]})
     show: list[tuple[str, str]] = [("variant", "technique")]
     for term in (*PARTS, *CAUSES, "error"):
         for end, suffix in (("difference", ""), ("lo", "_lo"), ("hi", "_hi")):
             flat[f"{term}{suffix}"] = wide[term][end].to_numpy()
         show.append((term, f"change of {page.part(term)}"))
+    if "epoch_time" in wide:
+        for end, suffix in (("difference", ""), ("lo", "_lo"), ("hi", "_hi")):
+            flat[f"times{suffix}"] = 1 + wide["epoch_time"][end].to_numpy()
+        show.append(("times", "time of an epoch, of the baseline's"))
     if "seconds" in wide:
-        flat["times"] = (wide["seconds"]["value"] / wide["seconds"]["baseline"]).to_numpy()
-        show.append(("times", "time, of the baseline's (n = 1)"))
+        flat["whole"] = (wide["seconds"]["value"] / wide["seconds"]["baseline"]).to_numpy()
+        show.append(("whole", "time of the whole training, of the baseline's (n = 1)"))
     numbers = table_view(
-        flat, show, title="what each technique changes", caption=f"One row a technique. {page.band}",
+        flat, show, title="what each technique changes", caption=f"One row a technique. {page.band} {_pairs(table)}",
         link=page.link("interventions.csv"),
     )  # fmt: skip
     question = "What does each technique change?"
     return Section(
         "interventions", question, sentence(answer), (*blocks, Block("numbers", numbers)), short="Techniques"
     )
+
+
+def _pairs(table: pd.DataFrame) -> str:
+    """Return how the time of an epoch was taken; empty if it was not."""
+    n = table.loc[table["term"] == "epoch_seconds", "n_timings"].dropna()
+    if n.empty:
+        return ""
+    return (
+        f"Time of an epoch: {n.iloc[0]:g} epochs of the baseline and of the technique by turns, without evaluation; "
+        "an ensemble of M takes M times as long by its nature. Early stopping saves epochs, which shows in the whole "
+        "training alone; that was measured once, beside other work."
+    )
+
+
+def _longest(table: pd.DataFrame) -> str:
+    times = table[table["term"] == "epoch_time"].set_index("variant")["value"]
+    return f"{readable(str(times.idxmax()))}, {num(times.max())} times the baseline's"
 
 
 def _wide(table: pd.DataFrame) -> pd.DataFrame:

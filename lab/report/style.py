@@ -57,6 +57,7 @@ SERIES: dict[str, Series] = {
     "train": Series("training", "#8A6D00", "triangle-down", "dash"),
     "val": Series("validation", "#009E73", "triangle-up", "solid"),
     "test": Series("test", INK, "x", "solid"),
+    "epoch_seconds": Series("seconds an epoch", INK, "diamond", "solid"),
 }
 # for the few in colour: trials in order of their rank
 RANKED = (

@@ -7,5 +7,6 @@ from lab.training.evaluation import evaluation_epochs
 from lab.training.job import Job
 from lab.training.loop import count_parameters, fit, fit_many
 from lab.training.scores import Evaluation
+from lab.training.turns import epoch_seconds
 
-__all__ = ["Evaluation", "Job", "count_parameters", "evaluation_epochs", "fit", "fit_many"]
+__all__ = ["Evaluation", "Job", "count_parameters", "epoch_seconds", "evaluation_epochs", "fit", "fit_many"]

@@ -164,7 +164,7 @@ def _trained_to(
     """Train a crew up to an epoch and evaluate it there; return False if the device's memory did not suffice."""
     try:
         while crew.epoch < epoch:
-            _one_epoch(crew, sets, is_watched=is_watched and crew.epoch + 1 == epoch)
+            one_epoch(crew, sets, is_watched=is_watched and crew.epoch + 1 == epoch)
             note()
         if crew.evaluated < epoch:
             _evaluate(epoch, crew, sets, dataset, scores)
@@ -173,7 +173,7 @@ def _trained_to(
     return True
 
 
-def _one_epoch(crew: Crew, sets: TrainingSets, *, is_watched: bool) -> None:
+def one_epoch(crew: Crew, sets: TrainingSets, *, is_watched: bool) -> None:
     """Take every replica of a crew once through its training set; the signals of the last step are kept if watched."""
     crew.begin_epoch()
     step = functools.partial(_one_step, crew, sets)

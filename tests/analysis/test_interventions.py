@@ -8,7 +8,9 @@ import pytest
 
 from lab.analysis.decomposition import decompose
 from lab.analysis.interventions import COLUMNS, TERMS, ensemble_difference, interventions
+from lab.analysis.paired import paired_seconds
 
+TIMINGS = {"explore-0001": [[2.0, 5.0], [2.2, 5.4], [1.8, 4.6]], "explore-0002": [[1.0, 1.0], [1.2, 1.2]]}
 D, I, N, C = 6, 8, 80, 3  # noqa: E741 - the letters of the shape legend
 
 
@@ -41,6 +43,8 @@ def study():
             "seconds": [2.0, 3.0, 2.1, np.nan],
         }
     )
+    timed = pd.DataFrame([paired_seconds(TIMINGS[key]) if key in TIMINGS else {} for key in trials["key"]])
+    trials = pd.concat([trials, timed], axis=1)
     table = interventions(trials, lambda key: (predicted[key], labels, None), baseline="baseline")
     return table, predicted, labels
 
@@ -65,6 +69,32 @@ def test_a_variant_that_changes_nothing_differs_by_nothing(study):
     for term in TERMS:
         found = row(study[0], "same", term)
         assert (found["difference"], found["lo"], found["hi"]) == pytest.approx((0, 0, 0), abs=1e-12)
+
+
+def test_the_time_of_an_epoch_has_the_interval_of_its_pairs_and_their_number(study):
+    expected = paired_seconds(TIMINGS["explore-0001"])
+    seconds, ratio = row(study[0], "calmer", "epoch_seconds"), row(study[0], "calmer", "epoch_time")
+    assert (seconds["baseline"], seconds["value"], seconds["difference"]) == pytest.approx((2.0, 5.0, 3.0))
+    name = "epoch_seconds_difference"
+    assert (seconds["lo"], seconds["hi"]) == pytest.approx((expected[f"{name}_lo"], expected[f"{name}_hi"]))
+    assert (ratio["lo"], ratio["hi"]) == pytest.approx((expected["epoch_time_lo"] - 1, expected["epoch_time_hi"] - 1))
+    assert (ratio["baseline"], ratio["value"]) == (1, expected["epoch_time"])
+    assert seconds["n_timings"] == ratio["n_timings"] == 3
+
+
+def test_an_ensemble_takes_as_many_times_as_long_as_it_has_members(study):
+    seconds, ratio = (row(study[0], "ensemble_of_4_seeds", term) for term in ("epoch_seconds", "epoch_time"))
+    assert (ratio["value"], ratio["difference"]) == (4, 3)
+    assert seconds["baseline"] == pytest.approx((2.0 + 1.1) / 2)  # over the pairs of both variants
+    assert seconds["value"] == pytest.approx(4 * seconds["baseline"])
+    assert np.isnan([seconds["lo"], ratio["hi"]]).all()
+
+
+def test_without_timings_there_are_no_rows_of_them():
+    z, labels = logits()
+    trials = pd.DataFrame({"key": ["a", "b"], "variant": ["baseline", "same"], "risk": 0.5, "seconds": 1.0})
+    table = interventions(trials, lambda key: (softmax(z), labels, None), baseline="baseline")
+    assert set(table["term"]) == {*TERMS, "seconds"}
 
 
 def test_seconds_have_no_interval_and_a_variant_that_was_not_measured_no_row(study):

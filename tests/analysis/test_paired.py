@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from lab.analysis.decomposition import decompose
-from lab.analysis.paired import COLUMNS, common, paired_difference, unpaired_difference
+from lab.analysis.paired import COLUMNS, common, paired_difference, paired_seconds, unpaired_difference
 
 
 def trial(rng, common, shift, D=6, I=4, N=60):  # noqa: E741
@@ -94,3 +95,30 @@ def test_trials_that_cannot_be_paired_are_refused(two_trials):
     a[:3], b[3:] = np.nan, np.nan
     with pytest.raises(ValueError, match="no replica is left in both"):
         paired_difference(a, b, labels)
+
+
+def test_paired_seconds_are_those_of_scipys_test_of_pairs():
+    rng = np.random.default_rng(5)
+    drift = 1 + 0.5 * rng.random((7, 1))
+    seconds = drift * np.array([0.3, 0.8]) * (1 + 0.05 * rng.standard_normal((7, 2)))
+    found = paired_seconds(seconds, level=0.9)
+    expected = stats.ttest_rel(seconds[:, 1], seconds[:, 0]).confidence_interval(0.9)
+    ends = found["epoch_seconds_difference_lo"], found["epoch_seconds_difference_hi"]
+    assert ends == pytest.approx((expected.low, expected.high))
+    assert found["epoch_seconds_difference"] == pytest.approx(found["epoch_seconds"] - found["epoch_seconds_baseline"])
+    ratio = stats.ttest_rel(np.log(seconds[:, 1]), np.log(seconds[:, 0])).confidence_interval(0.9)
+    assert (found["epoch_time_lo"], found["epoch_time_hi"]) == pytest.approx((np.exp(ratio.low), np.exp(ratio.high)))
+    assert found["epoch_time"] == pytest.approx(stats.gmean(seconds[:, 1] / seconds[:, 0]))
+    assert found["n_timings"] == 7
+
+
+def test_what_slows_both_of_a_pair_alike_does_not_widen_the_interval_of_the_ratio():
+    slower = np.array([1, 2, 0.5, 3, 1.3])[:, None]
+    found = paired_seconds(slower * [0.2, 0.5])
+    assert (found["epoch_time_lo"], found["epoch_time_hi"]) == pytest.approx((2.5, 2.5))
+
+
+@pytest.mark.parametrize("seconds", [[[1.0, 2.0]], [1.0, 2.0], [[1.0, 2.0], [0.0, 1.0]]])
+def test_timings_that_say_nothing_are_refused(seconds):
+    with pytest.raises(ValueError, match="at least two pairs"):
+        paired_seconds(seconds)

@@ -1,0 +1,62 @@
+"""What a technique costs in time: an epoch of a variant against one of the baseline, in pairs.
+
+A trial's own duration tells little of its technique: it is one number, taken while other workers had their share of
+the machine. So a worker that has trained a variant takes the time of a few more epochs, of the baseline and of the
+variant by turns, and what slows the machine down slows both.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from lab.knobs import TrialConfig
+from lab.replication import Replication
+from lab.task import Task
+
+if TYPE_CHECKING:
+    from lab.data.pool import Dataset
+
+N_PAIRS = 5
+
+
+def baseline_of(task: Task) -> Task | None:
+    """Return the task of the baseline that a trial is compared with; None if it is that, or is no variant."""
+    variants = task.spec.get("variants") or {}
+    first = next(iter(variants), None)
+    if task.phase != "explore" or task.variant is None or task.variant == first:
+        return None
+    config = TrialConfig.from_dict({**task.spec["fixed"], **variants[first]})
+    return dataclasses.replace(task, variant=first, config=dataclasses.asdict(config))
+
+
+def measured(
+    task: Task,
+    dataset: "Dataset",
+    plan: Replication,
+    config_of: Callable[[Task], TrialConfig],
+    note: Callable[[str], None],
+) -> Mapping[str, float]:
+    """Return the seconds of an epoch of all replicas, see `lab.analysis.paired.paired_seconds`; empty without a pair.
+
+    Args:
+        task: The trial, which has been trained.
+        dataset: Its data set.
+        plan: Its replicas.
+        config_of: The configuration of a task, with the weights that it starts from.
+        note: Told why the time could not be taken, which is no reason for a trial to fail.
+    """
+    from lab import outcome, training
+    from lab.analysis.paired import paired_seconds
+
+    baseline = baseline_of(task)
+    if baseline is None:
+        return {}
+    try:
+        seconds_K2 = training.epoch_seconds(
+            (config_of(baseline), config_of(task)), dataset, plan, seed=task.spec["seed"], n_pairs=N_PAIRS,
+            device=task.device,
+        )  # fmt: skip
+    except Exception as error:
+        note(f"the time of an epoch was not taken: {type(error).__name__}: {' '.join(str(error).split())}")
+        return {}
+    return paired_seconds(seconds_K2, level=outcome.LEVEL)
