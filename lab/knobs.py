@@ -95,6 +95,7 @@ class TrialConfig:
     adversarial: str = _option("none", ATTACKS)  # training on attacked images
     epsilon: float = _number(0.05, 0.0, 1.0)  # largest change of a pixel (of 0 to 1) in adversarial training
     attack_epsilon: float = _number(0.0, 0.0, 1.0)  # the same, of the attack that the test images are put to; 0: none
+    attack_strengths: int = _number(1, 1, 10)  # so many attacks, evenly up to attack_epsilon, each measured by itself
     corruption: str = _option("none", CORRUPTION_KINDS)  # of the test images, which are measured with and without it
     severity: int = _number(3, 0, 5)  # of the corruption; 0: all five, each measured by itself
     batch_size: int = _number(32, 1, 65536)

@@ -1,8 +1,9 @@
 """What does training for robustness do to bias and variance, on clean images, under attack and under corruption?
 
-Every variant is tested on the test images as they are; under attack (projected gradient ascent, 7 steps, each pixel
-moved by 0.1 of its range at the most, each replica by its own gradients); and with Gaussian noise at five severities.
-The parts of these errors are `attacked_bias_sq`, `corrupted_1_variance` and so on, in MLflow and in trials.csv.
+Every variant is tested on the test images as they are; under attacks of four strengths (projected gradient ascent, 7
+steps, each pixel moved by 0.05, 0.1, 0.15 or 0.2 of its range at the most, each replica by its own gradients); and with
+Gaussian noise at five severities. The parts of these errors are `attacked_2_bias_sq`, `corrupted_1_variance` and so on,
+in MLflow and in trials.csv.
 Fixed: architecture, data, epochs.
 Source: Goodfellow et al. 2015, Madry et al. 2018, Hendrycks & Dietterich 2019.
 Run: python -m lab.study run robustness        (--smoke: seconds)
@@ -21,7 +22,8 @@ STUDY = Study(
         learning_rate=3e-3,
         batch_size=32,
         epochs=60,
-        attack_epsilon=0.1,
+        attack_epsilon=0.2,
+        attack_strengths=4,
         corruption="gaussian_noise",
         severity=0,
     ),

@@ -25,12 +25,16 @@ def test_robustness_measures_the_parts_of_the_error_under_attack_and_at_each_sev
     explored = {row["variant"]: row for row in rows if row["phase"] == "explore"}
     assert list(explored) == ["baseline", "fgsm_0.05"]
     for row in explored.values():
-        for condition in ("attacked", *(f"corrupted_{severity}" for severity in range(1, 6))):
+        for condition in (
+            *(f"attacked_{k}" for k in range(1, 5)),
+            *(f"corrupted_{severity}" for severity in range(1, 6)),
+        ):
             parts = float(row[f"{condition}_bias_sq"]) + float(row[f"{condition}_variance"])
             assert parts == pytest.approx(float(row[f"{condition}_risk"]), abs=1e-9)
             assert float(row[f"{condition}_risk"]) > float(row["risk"])
     page = (tmp_path / "reports" / "robustness,smoke.html").read_text()
-    assert "Risk and its parts by the severity of “gaussian noise”" in page
+    assert "Risk and its parts by the severity of the corruption “gaussian noise”" in page
+    assert "Risk and its parts by the strength of the attack" in page
 
 
 @pytest.mark.slow

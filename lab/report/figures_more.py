@@ -33,21 +33,19 @@ def gradients(table: pd.DataFrame) -> go.Figure | None:
     return fig
 
 
-def severities(table: pd.DataFrame, *, with_noise: bool) -> go.Figure | None:
-    """Return risk, bias² and variance against the severity of a corruption, with bands; severity 0 is none.
+def harder(table: pd.DataFrame, x_title: str, *, with_noise: bool) -> go.Figure | None:
+    """Return risk, bias² and variance against how hard the test images were made, with bands.
 
     Args:
-        table: One row a severity, with the parts and their intervals.
+        table: One row a strength, with the parts and their intervals; strength 0 is the images as they are.
+        x_title: What a strength is.
         with_noise: Whether noise is known, so that bias² is bias² alone.
     """
-    rows = table.sort_values("severity")
+    rows = table.sort_values("strength")
     if len(rows) < 2:
         return None
-    fig = figure(
-        x={"title": {"text": "severity of the corruption (0: none)"}, "dtick": 1}, y={"title": {"text": RISK_AXIS}},
-        hover="x unified",
-    )  # fmt: skip
-    x = rows["severity"].tolist()
+    x = rows["strength"].tolist()
+    fig = figure(x={"title": {"text": x_title}, "tickvals": x}, y={"title": {"text": RISK_AXIS}}, hover="x unified")
     for part in ("risk", "bias_sq", "variance"):
         style = look(part, with_noise=with_noise)
         band(fig, x, rows[f"{part}_lo"], rows[f"{part}_hi"], style.color)

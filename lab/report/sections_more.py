@@ -23,7 +23,8 @@ LOSSES = {  # loss → its columns: risk, noise, bias, variance and its causes
 }  # fmt: skip
 PARTS = ("risk", "noise", "bias", "variance", "variance_resample", "variance_init", "variance_interaction")
 SEVERITIES = {f"corrupted_{severity}": severity for severity in range(1, 6)}
-SHIFTS = ("attacked", "corrupted", *SEVERITIES)
+ATTACKS = {f"attacked_{k}": k for k in range(1, 11)}
+SHIFTS = ("attacked", *ATTACKS, "corrupted", *SEVERITIES)
 
 
 def other_losses(page: Page) -> list[Block]:
@@ -77,24 +78,31 @@ def shifted(page: Page) -> list[Block]:
         return []
     rows = []
     for name, prefix in (("plain", ""), *((kind, f"{kind}_") for kind in kinds)):
-        severity = SEVERITIES.get(name)
-        row: dict[str, Any] = {"test": name if severity is None else f"severity {severity}"}
+        row: dict[str, Any] = {"test": _condition(name, focus), "kind": name}
         for score in ("risk", "error", "bias_sq", "variance"):
             column = f"{prefix}{score}"
             for end in ("", "_lo", "_hi"):
                 row[f"{score}{end}"] = focus.get(f"{column}{end}")
         rows.append(row)
-    table = _numeric(rows, "test")
+    table = _numeric(rows, "test", "kind")
     told = ", ".join(f"{row['test']} {num(row['risk'])}" for row in rows)
-    graded = table.assign(severity=[SEVERITIES.get(kind, 0) for kind in ("plain", *kinds)])
-    graded = graded[[kind == "plain" or kind in SEVERITIES for kind in ("plain", *kinds)]]
-    fig = figures_more.severities(graded, with_noise=page.known_noise)
-    kind = str(focus.get("corruption", "")).replace("_", " ")
-    views = [] if fig is None else [figure_view(
-        fig, "severities", title=f"Risk and its parts by the severity of “{kind}”", height="h3",
-        label=f"Risk, {page.bias} and variance against the severity of the corruption {kind}. {told}.",
-        caption=f"{which(focus)}. {page.band} The same test images at each severity (Hendrycks & Dietterich 2019).",
-    )]  # fmt: skip
+    corruption = f"the corruption “{str(focus.get('corruption', '')).replace('_', ' ')}”"
+    views = []
+    for id, strengths, of, x_title, source in (
+        ("severities", SEVERITIES, f"severity of {corruption}", "severity of the corruption (0: none)",
+         "The same test images at each severity (Hendrycks & Dietterich 2019)."),
+        ("attacks", {kind: _epsilon(kind, focus) for kind in kinds if kind in ATTACKS}, "strength of the attack",
+         "largest change of a pixel, of its range (0: none)",
+         "The same test images, each replica attacked by its own gradients (PGD, Madry et al. 2018)."),
+    ):  # fmt: skip
+        graded = table.assign(strength=table["kind"].map({"plain": 0, **strengths})).dropna(subset=["strength"])
+        fig = figures_more.harder(graded, x_title, with_noise=page.known_noise)
+        if fig is not None:
+            views.append(figure_view(
+                fig, id, title=f"Risk and its parts by the {of}", height="h3",
+                label=f"Risk, {page.bias} and variance against the {of}. {told}.",
+                caption=f"{which(focus)}. {page.band} {source}",
+            ))  # fmt: skip
     show: list[Any] = [("test", "test images"), *page.columns("risk", "bias_sq", "variance"), ("error", "error")]
     return [
         Block("heading", "Does it hold on harder images?"),
@@ -105,10 +113,22 @@ def shifted(page: Page) -> list[Block]:
     ]  # fmt: skip
 
 
-def _numeric(rows: list[dict[str, Any]], name: str) -> pd.DataFrame:
-    """Return a table whose columns but `name` are numbers, NaN where there is none."""
+def _condition(kind: str, focus: pd.Series) -> str:
+    """Return what the test images went through, in words."""
+    if kind in SEVERITIES:
+        return f"severity {SEVERITIES[kind]}"
+    return f"attacked, ε = {_epsilon(kind, focus):.3g}" if kind in ATTACKS else kind
+
+
+def _epsilon(kind: str, focus: pd.Series) -> float:
+    """Return the largest change of a pixel in one of several attacks of evenly rising strengths."""
+    return float(focus["attack_epsilon"]) * ATTACKS[kind] / int(focus["attack_strengths"])
+
+
+def _numeric(rows: list[dict[str, Any]], *names: str) -> pd.DataFrame:
+    """Return a table whose columns but `names` are numbers, NaN where there is none."""
     table = pd.DataFrame(rows)
-    return table.astype({column: "float64" for column in table.columns if column != name})
+    return table.astype({column: "float64" for column in table.columns if column not in names})
 
 
 def signals(page: Page) -> list[Block]:

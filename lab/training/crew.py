@@ -191,13 +191,21 @@ class Crew:
         """Return condition → the points under the corruptions that these replicas are to be measured under."""
         return corruption.pools(points, self.config.corruption, self.config.severity)
 
-    def test_attack(self, rows_S: Tensor | None = None) -> Attack | None:
-        """Return the attack that these replicas (or all) are to be measured under, if there is one."""
+    def test_attacks(self, rows_S: Tensor | None = None) -> dict[str, Attack]:
+        """Return condition → the attack that these replicas (or all) are to be measured under, if there are any.
+
+        One is "attacked"; several of evenly rising strengths are "attacked_1", "attacked_2" …
+        """
         epsilon_R = torch.tensor([c.attack_epsilon for c in self.members.configs_R], device=self.sets_R.device)
         if not epsilon_R.any():
-            return None
+            return {}
         rows_S = torch.arange(len(self), device=self.sets_R.device) if rows_S is None else rows_S
-        return Attack("pgd", self._sets.box(epsilon_R[rows_S], self.sets_R[rows_S]))
+        n = self.config.attack_strengths
+        shares = {"attacked": 1.0} if n == 1 else {f"attacked_{k}": k / n for k in range(1, n + 1)}
+        return {
+            condition: Attack("pgd", self._sets.box(share * epsilon_R[rows_S], self.sets_R[rows_S]))
+            for condition, share in shares.items()
+        }
 
     def state(self) -> dict[str, Tensor]:
         """Return all that training goes on from, by name, without a copy: write it down before training goes on.

@@ -30,7 +30,7 @@ class Measured(NamedTuple):
 
     Attributes:
         splits: train, val and test → errors and log probabilities (R, N, C), see `lab.training.losses.errors`. Also
-            "attacked", the test set under attack, and the conditions of `corrupted`, where they are measured.
+            the conditions of `attacks` and of `corrupted`, where they are measured.
         finite_R: Whether all weights are finite.
         signals: name → (R,), see `lab.training.health`.
         weights: name → (R, …) of what was measured, where they are kept, see `Evaluation.weights`.
@@ -71,7 +71,7 @@ def evaluate(
     sets: TrainingSets,
     dataset: Dataset,
     *,
-    attack: Attack | None = None,
+    attacks: Mapping[str, Attack] | None = None,
     corrupted: Mapping[str, Pool] | None = None,
     signals: Mapping[str, Array] | None = None,
     keep_weights: bool = False,
@@ -79,8 +79,9 @@ def evaluate(
 ) -> Measured:
     """Measure the replicas of a pack; `sets_R` says which training set each of them has.
 
-    Under an attack, and on corrupted test images (by condition), if these are given. `keep_weights` adds a copy of the
-    weights. `features` are those of the frozen blocks, if there are any: what is not there yet is added.
+    Under attacks on the test images, and on corrupted ones (both by condition), if these are given. `keep_weights`
+    adds a copy of the weights. `features` are those of the frozen blocks, if there are any: what is not there yet is
+    added.
     """
     every_1N = torch.arange(sets.n_train, device=sets_R.device)[None]
 
@@ -90,8 +91,7 @@ def evaluate(
     def held_out(pool: Pool, rows: slice, part: slice) -> Tensor:
         return sets.standardised(pool.images[part], sets_R[rows])
 
-    def attacked(rows: slice, part: slice) -> Tensor:
-        assert attack is not None
+    def attacked(attack: Attack, rows: slice, part: slice) -> Tensor:
         images_RBCHW = held_out(dataset.test, rows, part)
         labels_B = torch.from_numpy(dataset.test.labels[part]).to(sets_R.device)
         return attack.view(rows)(pack.view(rows), images_RBCHW, labels_B.expand(len(images_RBCHW), -1))
@@ -106,9 +106,9 @@ def evaluate(
         images = functools.partial(held_out, pool)
         logits_RNC = _logits(pack, len(pool.labels), images, known(split, len(pool.labels), images))
         splits[split] = losses.errors(logits_RNC, pool.labels[None])
-    if attack is not None:
-        logits_RNC = _logits(pack, len(dataset.test.labels), attacked)
-        splits["attacked"] = losses.errors(logits_RNC, dataset.test.labels[None])
+    for condition, attack in (attacks or {}).items():
+        logits_RNC = _logits(pack, len(dataset.test.labels), functools.partial(attacked, attack))
+        splits[condition] = losses.errors(logits_RNC, dataset.test.labels[None])
     weights = pack.tensors() | sets.statistics(sets_R) if keep_weights else {}
     kept = {name: value.to("cpu", torch.float32, copy=True).numpy() for name, value in weights.items()}
     return Measured(splits, pack.finite_R().cpu().numpy(), signals or {}, kept)

@@ -231,10 +231,10 @@ def _update(crew: Crew, moment: Moment) -> None:
 def _evaluate(epoch: int, crew: Crew, sets: TrainingSets, dataset: Dataset, scores: list[Scores]) -> None:
     """Measure a crew, and let those leave that have diverged or stopped; the latter are measured at their best."""
     at_end, pack = epoch == crew.config.epochs, crew.shown()
-    attack, corrupted = (crew.test_attack(), crew.corrupted(dataset.test)) if at_end else (None, {})
+    attacks, corrupted = (crew.test_attacks(), crew.corrupted(dataset.test)) if at_end else ({}, {})
     keep_weights = any(of_job.keeps_weights for of_job in scores)
     measured = evaluate(
-        pack, crew.sets_R, sets, dataset, attack=attack, corrupted=corrupted, signals=crew.signals,
+        pack, crew.sets_R, sets, dataset, attacks=attacks, corrupted=corrupted, signals=crew.signals,
         keep_weights=keep_weights and at_end, features=crew.features,
     )  # fmt: skip
     diverged_R, risk_R = _record(crew.members, measured, scores)
@@ -244,11 +244,11 @@ def _evaluate(epoch: int, crew: Crew, sets: TrainingSets, dataset: Dataset, scor
         rows = np.flatnonzero(stops_R)
         if len(rows):
             rows_S = torch.from_numpy(rows).to(crew.sets_R.device)
-            best, attack = crew.stopping.best(rows_S), crew.test_attack(rows_S)
+            best, attacks = crew.stopping.best(rows_S), crew.test_attacks(rows_S)
             corrupted = crew.corrupted(dataset.test)
             features = None if crew.features is None else crew.features.take(rows_S)
             measured = evaluate(
-                best, crew.sets_R[rows_S], sets, dataset, attack=attack, corrupted=corrupted,
+                best, crew.sets_R[rows_S], sets, dataset, attacks=attacks, corrupted=corrupted,
                 keep_weights=keep_weights, features=features,
             )  # fmt: skip
             _record(crew.members.take(rows), measured, scores)

@@ -69,6 +69,24 @@ def test_risk_and_its_parts_are_drawn_against_severity_beginning_with_plain_imag
     assert drawn["risk"]["y"][0] == pytest.approx(tables.focus["risk"], rel=1e-4)
 
 
+def test_attacks_of_several_strengths_are_drawn_against_the_largest_change_of_a_pixel(richer):
+    history, tables = richer
+    focus = tables.focus.copy()
+    focus["attack_epsilon"], focus["attack_strengths"] = 0.2, 4
+    for k in range(1, 5):
+        for name, value in (("risk", 0.3), ("bias_sq", 0.2), ("variance", 0.1), ("error", 0.15)):
+            column = f"attacked_{k}_{name}"
+            focus[column], focus[f"{column}_lo"], focus[f"{column}_hi"] = (value * k * f for f in (1, 0.9, 1.1))
+    _, note, panel, numbers = sections_more.shifted(Page(history, dataclasses.replace(tables, focus=focus)))
+    assert "attacked, ε = 0.15 0.900" in note.content
+    names = [row.cells[0].text for row in numbers.content.rows]
+    assert names[2:] == [f"attacked, ε = {epsilon}" for epsilon in ("0.05", "0.1", "0.15", "0.2")]
+    found = json.loads(panel.content[0].json)
+    drawn = {trace["name"]: trace for trace in found["data"] if trace.get("name")}
+    assert drawn["bias² + noise"]["x"] == pytest.approx([0, 0.05, 0.1, 0.15, 0.2])
+    assert drawn["bias² + noise"]["y"][1:] == pytest.approx([0.2, 0.4, 0.6, 0.8])
+
+
 def test_gradients_are_drawn_of_the_first_the_last_and_two_layers_between(richer):
     table = richer[1].signals
     fig = figures_more.gradients(table)

@@ -45,3 +45,16 @@ def test_adversarial_training_lowers_the_error_under_attack(digits):
     plain = evaluations(digits, epochs=40)[-1]
     trained = evaluations(digits, epochs=40, adversarial="pgd", epsilon=0.15)[-1]
     assert trained.metrics["attacked_risk"].mean() < 0.8 * plain.metrics["attacked_risk"].mean()
+
+
+@pytest.mark.parametrize("changes", [{}, {"patience": 1, "learning_rate": 0.05}])
+def test_several_strengths_are_measured_in_one_trial_each_as_by_itself(digits, changes):
+    whole = evaluations(digits, attack_strengths=3, **changes)[-1]
+    assert set(whole.probabilities_shifted) == {"attacked_1", "attacked_2", "attacked_3"}
+    for k in (1, 2, 3):
+        alone = evaluations(digits, attack_epsilon=CONFIG.attack_epsilon * (k / 3), **changes)[-1]
+        expected = alone.probabilities_shifted["attacked"]
+        np.testing.assert_allclose(whole.probabilities_shifted[f"attacked_{k}"], expected, rtol=0, atol=1e-6)
+        assert whole.metrics[f"attacked_{k}_risk"] == pytest.approx(alone.metrics["attacked_risk"], abs=1e-6)
+    risks = [whole.metrics[name] for name in ("test_risk", "attacked_1_risk", "attacked_2_risk", "attacked_3_risk")]
+    assert (np.diff(risks, axis=0) > 0).all()
