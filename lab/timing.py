@@ -31,18 +31,16 @@ def baseline_of(task: Task) -> Task | None:
 
 def measured(
     task: Task,
-    dataset: "Dataset",
     plan: Replication,
-    config_of: Callable[[Task], TrialConfig],
+    trained_on: Callable[[Task], tuple[TrialConfig, "Dataset"]],
     note: Callable[[str], None],
 ) -> Mapping[str, float]:
     """Return the seconds of an epoch of all replicas, see `lab.analysis.paired.paired_seconds`; empty without a pair.
 
     Args:
         task: The trial, which has been trained.
-        dataset: Its data set.
         plan: Its replicas.
-        config_of: The configuration of a task, with the weights that it starts from.
+        trained_on: Task → its configuration, with the weights that it starts from, and its data set, in its size.
         note: Told why the time could not be taken, which is no reason for a trial to fail.
     """
     from lab import outcome, training
@@ -53,8 +51,7 @@ def measured(
         return {}
     try:
         seconds_K2 = training.epoch_seconds(
-            (config_of(baseline), config_of(task)), dataset, plan, seed=task.spec["seed"], n_pairs=N_PAIRS,
-            device=task.device,
+            (trained_on(baseline), trained_on(task)), plan, seed=task.spec["seed"], n_pairs=N_PAIRS, device=task.device
         )  # fmt: skip
     except Exception as error:
         note(f"the time of an epoch was not taken: {type(error).__name__}: {' '.join(str(error).split())}")

@@ -138,7 +138,7 @@ def _write(
             status, reason = "pruned", trained.reason
             files["pruned.json"] = outcome.as_json(trained.to_dict())
         else:
-            timed = timing.measured(task, dataset, plan, functools.partial(_config, home=home), events.append)
+            timed = timing.measured(task, plan, lambda of: (_config(of, home), _dataset(of)), events.append)
             files |= outcome.results(task, dataset, dataclasses.replace(trained, timed=timed), note=events.append)
             status = "diverged" if trained.snapshots[-1].diverged_R.any() else "finished"
     except _Infeasible as error:

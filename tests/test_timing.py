@@ -13,8 +13,8 @@ from lab.trial import evaluate
 
 STUDY = Study(
     question="?", data="digits", fixed=dict(width=8, depth=1, epochs=2, n_train=30),
-    variants={"plain": {"dropout": 0.1}, "wider": {"width": 32}}, replication=Replication("disjoint", 2, 2),
-    n_validation=20, n_test=30, learning_curve=(),
+    variants={"plain": {"dropout": 0.1}, "wider": {"width": 32, "resize": 10}},
+    replication=Replication("disjoint", 2, 2), n_validation=20, n_test=30, learning_curve=(),
 )  # fmt: skip
 
 
@@ -45,13 +45,14 @@ def test_the_baseline_is_the_first_variant_with_all_that_it_changes():
 def test_a_variant_records_the_time_of_its_epochs_beside_those_of_the_baseline(tmp_path, monkeypatch):
     asked = []
 
-    def fake(pair, dataset, replication, *, n_pairs, **others):
-        asked.append((*(config.width for config in pair), replication.n_replicas, n_pairs))
+    def fake(pair, replication, *, n_pairs, **others):
+        asked.append([(config.width, dataset.image_shape[1]) for config, dataset in pair])
+        assert (replication.n_replicas, n_pairs) == (4, timing.N_PAIRS)
         return [[2.0, 3.0], [2.0, 3.0], [2.0, 4.0], [2.0, 3.0], [2.0, 2.0]]
 
     monkeypatch.setattr(training, "epoch_seconds", fake)
     final, events = outcome(tmp_path, task("wider"))
-    assert asked == [(8, 32, 4, timing.N_PAIRS)]
+    assert asked == [[(8, 8), (32, 10)]]  # each on images of its own size
     assert (final["epoch_seconds"], final["epoch_seconds_baseline"], final["n_timings"]) == (3.0, 2.0, 5)
     assert final["epoch_seconds_difference_lo"] < 1.0 < final["epoch_seconds_difference_hi"]
     assert events == []

@@ -25,8 +25,7 @@ from lab.training.precision import arithmetic
 
 
 def epoch_seconds(
-    pair: tuple[TrialConfig, TrialConfig],
-    dataset: Dataset,
+    pair: tuple[tuple[TrialConfig, Dataset], tuple[TrialConfig, Dataset]],
     replication: Replication,
     *,
     seed: int,
@@ -34,7 +33,7 @@ def epoch_seconds(
     device: str = "cpu",
     clock: Callable[[], float] = time.perf_counter,
 ) -> NDArray[np.float64]:
-    """Return the seconds of `n_pairs` epochs of both configurations, shape (n_pairs, 2).
+    """Return the seconds of `n_pairs` epochs of both configurations, each on its data set, shape (n_pairs, 2).
 
     They go a b, b a, a b …, so that a machine that gets slower or faster evenly favours neither.
 
@@ -43,7 +42,7 @@ def epoch_seconds(
         torch.OutOfMemoryError: The device's memory does not suffice for both.
     """
     target = torch.device(device)
-    epochs = [_epoch(config, dataset, replication, seed, n_pairs, target) for config in pair]
+    epochs = [_epoch(config, dataset, replication, seed, n_pairs, target) for config, dataset in pair]
     for epoch in epochs:
         epoch()
     seconds = np.empty((n_pairs, 2))

@@ -33,8 +33,8 @@ def test_they_go_by_turns_and_what_slows_evenly_favours_neither(digits, monkeypa
     # a machine on which every epoch takes one second longer than the one before
     times = itertools.accumulate((second for k in range(1, 9) for second in (0, k)), initial=0)
     next(times)
-    pair = SMALL, dataclasses.replace(SMALL, width=12)
-    seconds_K2 = epoch_seconds(pair, digits, PLAN, seed=0, n_pairs=4, clock=lambda: next(times))
+    pair = (SMALL, digits), (dataclasses.replace(SMALL, width=12), digits)
+    seconds_K2 = epoch_seconds(pair, PLAN, seed=0, n_pairs=4, clock=lambda: next(times))
     assert order == [6, 12, 6, 12, 12, 6, 6, 12, 12, 6]  # the first of each is not counted
     np.testing.assert_array_equal(seconds_K2, [[1, 2], [4, 3], [5, 6], [8, 7]])
     assert np.diff(seconds_K2, axis=1).mean() == 0
@@ -44,7 +44,7 @@ def test_they_go_by_turns_and_what_slows_evenly_favours_neither(digits, monkeypa
 def test_it_takes_the_steps_of_a_training_also_beyond_its_last_epoch_and_draws_nothing_from_it(digits, change):
     config = dataclasses.replace(SMALL, epochs=1, **change)
     before = torch.random.get_rng_state()
-    seconds_K2 = epoch_seconds((SMALL, config), digits, PLAN, seed=0, n_pairs=3)
+    seconds_K2 = epoch_seconds(((SMALL, digits), (config, digits)), PLAN, seed=0, n_pairs=3)
     assert seconds_K2.shape == (3, 2)
     assert (seconds_K2 > 0).all()
     assert torch.equal(before, torch.random.get_rng_state())
@@ -61,6 +61,8 @@ def test_the_steps_are_those_of_fit(digits, monkeypatch):
     list(fit(SMALL, digits, PLAN, seed=3, n_evaluations=2))
     expected = crews[-1].pack.theta_RP.clone()
     crews.clear()
-    epoch_seconds((SMALL, SMALL), digits, PLAN, seed=3, n_pairs=2)  # with the one that is not counted, three epochs
+    epoch_seconds(
+        ((SMALL, digits), (SMALL, digits)), PLAN, seed=3, n_pairs=2
+    )  # with the one that is not counted, three epochs
     assert crews[0].epoch == 3
     assert torch.equal(crews[0].pack.theta_RP, expected)
