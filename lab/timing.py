@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from lab.errors import one_line
 from lab.knobs import TrialConfig
 from lab.replication import Replication
 from lab.task import Task
@@ -54,6 +55,6 @@ def measured(
             (trained_on(baseline), trained_on(task)), plan, seed=task.spec["seed"], n_pairs=N_PAIRS, device=task.device
         )  # fmt: skip
     except Exception as error:
-        note(f"the time of an epoch was not taken: {type(error).__name__}: {' '.join(str(error).split())}")
+        note(f"the time of an epoch was not taken: {type(error).__name__}: {one_line(error)}")
         return {}
     return paired_seconds(seconds_K2, level=outcome.LEVEL)

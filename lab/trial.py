@@ -17,7 +17,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab import (
-    failpoints, first_stage, growing, outcome, own_families, pretraining, racing, spool, storage, timing, weights,
+    failpoints,
+    first_stage,
+    growing,
+    outcome,
+    own_families,
+    pretraining,
+    racing,
+    spool,
+    storage,
+    timing,
+    weights,
 )  # fmt: skip
 from lab.course import Course, checkpoints, decomposed, taken_up
 from lab.errors import DataError, LabError, SpecError, StorageError, one_line
@@ -138,7 +148,7 @@ def _write(
             status, reason = "pruned", trained.reason
             files["pruned.json"] = outcome.as_json(trained.to_dict())
         else:
-            timed = timing.measured(task, plan, lambda of: (_config(of, home), _dataset(of)), events.append)
+            timed = timing.measured(task, plan, functools.partial(_trained_on, home=home), events.append)
             files |= outcome.results(task, dataset, dataclasses.replace(trained, timed=timed), note=events.append)
             status = "diverged" if trained.snapshots[-1].diverged_R.any() else "finished"
     except _Infeasible as error:
@@ -225,6 +235,12 @@ def _train(
     for step in fit(whole, resume, lambda state: kept.offer(lambda: course.state(state()))):
         course.add(step, dataset.test, task.replication)
     return _trained(n_parameters, course, step, dataset, task.replication, course.seconds())
+
+
+def _trained_on(task: Task, home: Home) -> "tuple[TrialConfig, Dataset]":
+    """Return configuration and data set of a task, whose family may be defined in the study file."""
+    own_families.register(str(task.config["family"]), task.study_file)
+    return _config(task, home), _dataset(task)
 
 
 def _start(task: Task, home: Home) -> dict[str, str]:
