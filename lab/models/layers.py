@@ -4,6 +4,7 @@ Shape suffixes: R replicas, B batch, F features, C channels, H × W pixels. A la
 the R batches, and returns R outputs, as if each network had been computed alone (to float tolerance).
 """
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,14 +17,16 @@ from torch import Tensor
 
 from lab.knobs import TrialConfig
 from lab.models.initialization import Array, initial_values
+from lab.models.layout import channels_last, folded, in_whole_vectors, unfolded
+from lab.models.normalization import BATCH_NORM_MOMENTUM, batch_norm, group_norm, n_groups
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu,
-    "tanh": torch.tanh,
-    "sigmoid": torch.sigmoid,
-    "gelu": F.gelu,
+    "tanh": functools.partial(in_whole_vectors, torch.tanh),
+    "sigmoid": functools.partial(in_whole_vectors, torch.sigmoid),
+    "gelu": functools.partial(in_whole_vectors, F.gelu),
     "leaky_relu": F.leaky_relu,  # slope 0.01, torch's default
-    "elu": F.elu,
+    "elu": functools.partial(in_whole_vectors, F.elu),
 }
 MONOTONE = frozenset(ACTIVATIONS) - {"gelu"}  # those of which the largest of some values is that of the largest
 
@@ -31,10 +34,7 @@ MONOTONE = frozenset(ACTIVATIONS) - {"gelu"}  # those of which the largest of so
 Dropout = Callable[..., Tensor]
 Tensors = Mapping[str, Tensor]
 
-BATCH_NORM_MOMENTUM = 0.1  # torch's default
-EPSILON = 1e-5  # torch's default
 HEAD = "output."  # what the names of the tensors of a head begin with
-GROUPS = 8  # of group norm, at the most; see `n_groups`
 
 
 @dataclass(frozen=True)
@@ -191,42 +191,9 @@ class Network(ABC):
         return group_norm(x_RBC, scale, shift, 1 if kind == "layer" else n_groups(x_RBC.shape[2]))
 
 
-def n_groups(n_channels: int) -> int:
-    """Return the largest number of equal groups, up to `GROUPS`, of at least two channels each (else 1).
-
-    A group of one unit of a perceptron has no spread: normalising it would erase the unit.
-    """
-    return max((g for g in range(1, GROUPS + 1) if n_channels % g == 0 and n_channels >= 2 * g), default=1)
-
-
 def linear(x_RBF: Tensor, weight_RFG: Tensor, bias_RG: Tensor) -> Tensor:
     """Return the R affine maps (R, B, G) of x (R, B, F)."""
     return torch.baddbmm(bias_RG.unsqueeze(1), x_RBF, weight_RFG)
-
-
-def channels_last(x_RBCHW: Tensor) -> Tensor:
-    """Return images in the memory layout that their device computes fastest with; the shape stays (R, B, C, H, W).
-
-    On the CPU that is (B, H, W, R, C): folded to (B, R·C, H, W), which is then a view, it is torch's "channels last",
-    which convolution, pooling, normalisation and activations keep.
-    """
-    if x_RBCHW.device.type != "cpu":
-        return x_RBCHW
-    R, B, C, H, W = x_RBCHW.shape
-    memory_BHWRC = torch.empty((B, H, W, R, C), dtype=x_RBCHW.dtype)
-    return memory_BHWRC.permute(3, 0, 4, 1, 2).copy_(x_RBCHW)
-
-
-def _folded(x_RBCHW: Tensor) -> Tensor:
-    """Return the maps of all replicas as channels of one image, (B, R·C, H, W)."""
-    R, B, C, H, W = x_RBCHW.shape
-    if R * C == 1:  # either layout at once: torch takes such strides for channels last only if they say so
-        return x_RBCHW.as_strided((B, 1, H, W), (H * W, 1, W, 1)) if x_RBCHW.is_contiguous() else x_RBCHW[0]
-    return x_RBCHW.transpose(0, 1).reshape(B, R * C, H, W)
-
-
-def _unfolded(y_BEHW: Tensor, n_replicas: int) -> Tensor:
-    return y_BEHW.unflatten(1, (n_replicas, -1)).transpose(0, 1)
 
 
 def convolution(x_RBCHW: Tensor, weight_RDCKK: Tensor, bias_RD: Tensor | None, *, stride: int = 1) -> Tensor:
@@ -237,12 +204,13 @@ def convolution(x_RBCHW: Tensor, weight_RDCKK: Tensor, bias_RD: Tensor | None, *
     pixels, 4 to 16 channels), writes past its buffers ("free(): invalid next size").
     """
     if stride > 1 and weight_RDCKK.shape[-1] == 1:
-        x_RBCHW, stride = x_RBCHW[..., ::stride, ::stride], 1
+        # by pooling of single pixels: the gradient of a slice loses the layout
+        x_RBCHW, stride = unfolded(F.avg_pool2d(folded(x_RBCHW), 1, stride), len(x_RBCHW)), 1
     R, C = len(x_RBCHW), x_RBCHW.shape[2]
     D, K = weight_RDCKK.shape[1], weight_RDCKK.shape[-1]
     bias = None if bias_RD is None else bias_RD.reshape(R * D)
-    y = F.conv2d(_folded(x_RBCHW), weight_RDCKK.reshape(R * D, C, K, K), bias, stride=stride, padding=K // 2, groups=R)
-    return _unfolded(y, R)
+    y = F.conv2d(folded(x_RBCHW), weight_RDCKK.reshape(R * D, C, K, K), bias, stride=stride, padding=K // 2, groups=R)
+    return unfolded(y, R)
 
 
 def halved(size: int) -> int:
@@ -257,7 +225,7 @@ def pool(kind: str, x_RBCHW: Tensor) -> Tensor:
     """Halve height and width (rounding down) by 2 × 2 pooling; a map less than 2 pixels wide stays as it is."""
     if min(x_RBCHW.shape[-2:]) < 2:
         return x_RBCHW
-    return _unfolded(POOLINGS[kind](_folded(x_RBCHW), 2), len(x_RBCHW))
+    return unfolded(POOLINGS[kind](folded(x_RBCHW), 2), len(x_RBCHW))
 
 
 def pooled(size: int) -> int:
@@ -265,34 +233,10 @@ def pooled(size: int) -> int:
     return size // 2 if size >= 2 else size
 
 
-def _side_by_side(x: Tensor) -> Tensor:
-    """Return (R, B, C) as (B, R·C), (R, B, C, H, W) as (B, R·C, H, W)."""
-    return x.transpose(0, 1).flatten(1) if x.dim() == 3 else _folded(x)
+def pixel_mean(x_RBCHW: Tensor) -> Tensor:
+    """Return the means of maps over their pixels, (R, B, C).
 
-
-def batch_norm(
-    x: Tensor, scale_RC: Tensor, shift_RC: Tensor, mean_RC: Tensor, var_RC: Tensor, training: bool
-) -> Tensor:
-    """Batch normalisation of R networks (Ioffe & Szegedy 2015), each with its own statistics: a channel is a channel.
-
-    x is (R, B, C) or (R, B, C, H, W). In training the running statistics are updated in place (variance unbiased). A
-    batch of a single value a channel, for which torch raises an error, gives the shift.
+    By pooling, which adds pixel by pixel in every channel: a sum over rows that hold several replicas does not, see
+    lab.models.normalization.
     """
-    R, _, C = x.shape[:3]
-    if training and x.numel() == R * C:
-        with torch.no_grad():
-            mean_RC.lerp_(x.view(R, C), BATCH_NORM_MOMENTUM)
-            var_RC.mul_(1 - BATCH_NORM_MOMENTUM)
-        return (x - x) + shift_RC.view(R, 1, C, *([1] * (x.dim() - 3)))
-    y = torch.batch_norm(
-        _side_by_side(x), scale_RC.reshape(-1), shift_RC.reshape(-1), mean_RC.view(-1), var_RC.view(-1), training,
-        BATCH_NORM_MOMENTUM, EPSILON, False,
-    )  # fmt: skip
-    return _unfolded(y, R)
-
-
-def group_norm(x: Tensor, scale_RC: Tensor, shift_RC: Tensor, groups: int) -> Tensor:
-    """Group normalisation of R networks (Wu & He 2018); one group is layer normalisation over channels and pixels."""
-    R = len(x)
-    y = torch.group_norm(_side_by_side(x), R * groups, scale_RC.reshape(-1), shift_RC.reshape(-1), EPSILON, False)
-    return _unfolded(y, R)
+    return unfolded(F.avg_pool2d(folded(x_RBCHW), x_RBCHW.shape[-2:]).flatten(1), len(x_RBCHW))

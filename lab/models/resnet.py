@@ -7,7 +7,7 @@ before the first block.
 from torch import Tensor
 
 from lab.knobs import TrialConfig
-from lab.models.layers import ACTIVATIONS, Dropout, Network, Tensors, convolution, halved, linear
+from lab.models.layers import ACTIVATIONS, Dropout, Network, Tensors, convolution, halved, linear, pixel_mean
 
 N_STAGES = 4
 KERNEL = 3
@@ -82,4 +82,4 @@ class ResNet(Network):
 
     def head(self, x: Tensor, weights: Tensors) -> Tensor:
         """Return the logits (R, B, n_classes) of maps x (R, B, C, H, W)."""
-        return linear(x.mean(dim=(3, 4)), weights["output.weight"], weights["output.bias"])
+        return linear(pixel_mean(x), weights["output.weight"], weights["output.bias"])

@@ -117,13 +117,15 @@ def evaluate(
 def _logits(pack: Pack, n: int, images: Images, features_RN: Tensor | None = None) -> Tensor:
     """Return logits (R, n, C) of `images(replicas, examples)`, a piece at a time; from their features if given.
 
-    How many examples a piece has depends on the network alone, so that rounding does not depend on the pack.
+    How many examples a piece has depends on the network alone, so that rounding does not depend on the pack; and all
+    pieces have equally many replicas, so that it does not depend on the place in the pack.
     """
     n_examples = max(1, min(n, PIECE, EVALUATION_VALUES // pack.network.widest))
     n_rows = max(1, EVALUATION_VALUES // (n_examples * pack.network.widest))
     parts = [slice(start, start + n_examples) for start in range(0, n, n_examples)]
     by_rows = []
-    for first in range(0, len(pack), n_rows):
+    for done in range(0, len(pack), n_rows):
+        first = max(0, min(done, len(pack) - n_rows))
         rows = slice(first, first + n_rows)
         network, weights, buffers = pack.view(rows)
         pieces = []
@@ -133,5 +135,5 @@ def _logits(pack: Pack, n: int, images: Images, features_RN: Tensor | None = Non
             else:
                 x = network.enter(features_RN[rows, part])
             pieces.append(network.onward(x, weights, buffers, None))
-        by_rows.append(torch.cat(pieces, 1))
+        by_rows.append(torch.cat(pieces, 1)[done - first :])
     return torch.cat(by_rows)

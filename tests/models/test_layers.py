@@ -64,3 +64,36 @@ def test_a_batch_of_one_value_a_channel_is_normalised_to_the_shift(shape):
     assert torch.equal(y.view(3, 5), shift)
     assert torch.equal(mean, 0.1 * x.detach().view(3, 5))
     assert torch.equal(var, torch.full((3, 5), 0.9))
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 5), (3, 1, 5, 1, 1)])
+def test_such_a_batch_has_gradients_of_all_that_is_normalised(shape):
+    x, scale, shift = torch.randn(shape, requires_grad=True), torch.ones(3, 5), torch.randn(3, 5)
+    y = layers.batch_norm(x, scale.requires_grad_(), shift.requires_grad_(), torch.zeros(3, 5), torch.ones(3, 5), True)
+    of_x, of_scale, of_shift = torch.autograd.grad(y.sum(), [x, scale, shift])
+    assert not of_x.any()
+    assert not of_scale.any()
+    assert (of_shift == 1).all()
+
+
+@pytest.mark.parametrize("shape", [(3, 7, 5), (2, 8, 8), (3, 4, 5, 6, 7), (4, 4, 4, 3, 3), (3, 5, 4, 1, 1)])
+def test_batch_norm_of_a_pack_is_that_of_each_network_in_both_directions(shape):
+    """All ways that it is computed in: units, maps, whole vectors or not, maps of one pixel; in float64."""
+    generator = torch.Generator().manual_seed(0)
+    R, C = shape[0], shape[2]
+    x = torch.randn(shape, generator=generator, dtype=torch.float64) + 3
+    slope = torch.randn(shape, generator=generator, dtype=torch.float64)
+    scale, shift, mean = (torch.randn(R, C, generator=generator, dtype=torch.float64) for _ in range(3))
+    var = mean.square() + 0.5
+    for training in (True, False):
+        own_mean, own_var = mean.clone(), var.clone()
+        ins = [value.clone().requires_grad_() for value in (x, scale, shift)]
+        y = layers.batch_norm(*ins, own_mean, own_var, training)
+        found = [y, own_mean, own_var, *torch.autograd.grad(y, ins, slope)]
+        for r in range(R):
+            alone_mean, alone_var = mean[r].clone(), var[r].clone()
+            alone = [value[r].clone().requires_grad_() for value in (x, scale, shift)]
+            z = torch.nn.functional.batch_norm(alone[0], alone_mean, alone_var, alone[1], alone[2], training)
+            expected = [z, alone_mean, alone_var, *torch.autograd.grad(z, alone, slope[r])]
+            for ours, theirs in zip(found, expected, strict=True):
+                torch.testing.assert_close(ours[r], theirs, rtol=1e-10, atol=1e-10)

@@ -1,0 +1,115 @@
+"""Normalisation of R networks at once, each by itself.
+
+On the CPU a replica has the same bits at every place of its pack. Two things of torch's depend on the place, where a
+row of memory holds the values of several replicas: its batch normalisation computes the gradient of its input in whole
+vectors and the channels that are left over one by one, which rounds otherwise, and a sum over rows adds columns in
+fours of vectors and the rest in another order, as it also does inside batch normalisation if input and gradient differ
+in their strides. Hence `_Placeless`.
+
+Shape suffixes: R replicas, B batch, C units or channels, H × W pixels.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from lab.models.layout import folded, unfolded
+
+BATCH_NORM_MOMENTUM = 0.1  # torch's default
+EPSILON = 1e-5  # torch's default
+GROUPS = 8  # of group norm, at the most; see `n_groups`
+VECTOR = 16  # channels: the largest vector (512 bits) in float32
+
+
+def n_groups(n_channels: int) -> int:
+    """Return the largest number of equal groups, up to `GROUPS`, of at least two channels each (else 1).
+
+    A group of one unit of a perceptron has no spread: normalising it would erase the unit.
+    """
+    return max((g for g in range(1, GROUPS + 1) if n_channels % g == 0 and n_channels >= 2 * g), default=1)
+
+
+def batch_norm(
+    x: Tensor, scale_RC: Tensor, shift_RC: Tensor, mean_RC: Tensor, var_RC: Tensor, training: bool
+) -> Tensor:
+    """Batch normalisation of R networks (Ioffe & Szegedy 2015), each with its own statistics: a channel is a channel.
+
+    x is (R, B, C) or (R, B, C, H, W). In training the running statistics are updated in place (variance unbiased). A
+    batch of a single value a channel, for which torch raises an error, gives the shift.
+    """
+    R, _, C = x.shape[:3]
+    if training and x.numel() == R * C:
+        with torch.no_grad():
+            mean_RC.lerp_(x.view(R, C), BATCH_NORM_MOMENTUM)
+            var_RC.mul_(1 - BATCH_NORM_MOMENTUM)
+        scale, shift = (values_RC.view(R, 1, C, *([1] * (x.dim() - 3))) for values_RC in (scale_RC, shift_RC))
+        return (x - x) * scale + shift
+    has_places = R > 1 and x.device.type == "cpu"
+    # strides of maps are channels last without doubt unless a size is 1
+    if training and has_places and (x.dim() == 3 or R * C % VECTOR or 1 in (x.shape[1], *x.shape[3:])):
+        y: Tensor = _Placeless.apply(x, scale_RC, shift_RC, mean_RC, var_RC)
+        return y
+    if x.dim() == 3 and x.device.type == "cpu" and not training:
+        factor_RC = scale_RC * torch.rsqrt(var_RC + EPSILON)
+        return torch.addcmul((shift_RC - mean_RC * factor_RC).unsqueeze(1), x, factor_RC.unsqueeze(1))
+    y_BE = torch.batch_norm(
+        _side_by_side(x), scale_RC.reshape(-1), shift_RC.reshape(-1), mean_RC.view(-1), var_RC.view(-1), training,
+        BATCH_NORM_MOMENTUM, EPSILON, False,
+    )  # fmt: skip
+    return unfolded(y_BE, R)
+
+
+def _side_by_side(x: Tensor) -> Tensor:
+    """Return (R, B, C) as (B, R·C), (R, B, C, H, W) as (B, R·C, H, W), dense and channels last."""
+    if x.dim() == 3:
+        return x.transpose(0, 1).flatten(1)
+    x_BEHW = folded(x).contiguous(memory_format=torch.channels_last)
+    B, E, H, W = x_BEHW.shape
+    return x_BEHW.as_strided((B, E, H, W), (H * W * E, 1, W * E, E))  # maps of one pixel may have other strides
+
+
+class _Placeless(torch.autograd.Function):
+    """Batch normalisation in training whose bits do not depend on the place in the pack."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale_RC: Tensor, shift_RC: Tensor, mean_RC: Tensor, var_RC: Tensor) -> Tensor:
+        x_BE, scale_E = _side_by_side(x), scale_RC.reshape(-1)
+        y_BE, batch_mean_E, batch_scale_E = torch.native_batch_norm(
+            x_BE, scale_E, shift_RC.reshape(-1), mean_RC.view(-1), var_RC.view(-1), True, BATCH_NORM_MOMENTUM, EPSILON
+        )
+        ctx.save_for_backward(x_BE, scale_E, batch_mean_E, batch_scale_E)
+        ctx.shape = scale_RC.shape
+        return unfolded(y_BE, len(scale_RC))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x_BE, scale_E, mean_E, inverse_std_E = ctx.saved_tensors
+        R, C = ctx.shape
+        gradient_BE, is_whole = _side_by_side(gradient), R * C % VECTOR == 0
+        of_x_BE, of_scale_E, of_shift_E = torch.ops.aten.native_batch_norm_backward(
+            gradient_BE, x_BE, scale_E, None, None, mean_E, inverse_std_E, True, EPSILON, [is_whole, True, True]
+        )
+        if not is_whole:  # by operations that round once for each value, which is the same in a vector and out of it
+            n = x_BE.numel() / (R * C)
+
+            def channel(values_E: Tensor) -> Tensor:
+                return values_E.view(-1, *[1] * (x_BE.dim() - 2))
+
+            of_x_BE = (x_BE - channel(mean_E)).mul_(channel(inverse_std_E * of_scale_E / -n))
+            of_x_BE.add_(gradient_BE).sub_(channel(of_shift_E / n)).mul_(channel(scale_E * inverse_std_E))
+        # rows of units are sums of the bias before, whose gradient is a sum over them
+        of_x = unfolded(of_x_BE, R) if x_BE.dim() == 4 else unfolded(of_x_BE, R).contiguous()
+        return of_x, of_scale_E.view(R, C), of_shift_E.view(R, C), None, None
+
+
+def group_norm(x: Tensor, scale_RC: Tensor, shift_RC: Tensor, groups: int) -> Tensor:
+    """Group normalisation of R networks (Wu & He 2018); one group is layer normalisation over channels and pixels."""
+    R = len(x)
+    if x.dim() == 3 and x.device.type == "cpu":
+        normal_RBC = torch.group_norm(x.flatten(0, 1), groups, None, None, EPSILON, False).view(x.shape)
+        return torch.addcmul(shift_RC.unsqueeze(1), normal_RBC, scale_RC.unsqueeze(1))
+    scale, shift = scale_RC.reshape(-1), shift_RC.reshape(-1)
+    return unfolded(torch.group_norm(_side_by_side(x), R * groups, scale, shift, EPSILON, False), R)
