@@ -28,7 +28,7 @@ from lab import (
     storage,
     timing,
     weights,
-)  # fmt: skip
+)
 from lab.course import Course, checkpoints, decomposed, taken_up
 from lab.errors import DataError, LabError, SpecError, StorageError, one_line
 from lab.growing import Rectangle

@@ -13,12 +13,12 @@ import numpy as np
 from lab.data.pool import Dataset, Pool
 
 RARE = 10  # a class that is this many times rarer than another is worth a line: accuracy then says little about it
-_FOUND: dict[tuple[object, ...], tuple[str, ...]] = {}  # by digest and size: a process checks a data set once
+_FOUND: dict[tuple[object, ...], tuple[str, ...]] = {}  # by all they depend on: a process checks a data set once
 
 
 def findings(dataset: Dataset) -> tuple[str, ...]:
     """Return what may be wrong, one line each; nothing if nothing was found."""
-    key = (dataset.digest, dataset.image_shape)
+    key = (dataset.digest, dataset.image_shape, dataset.class_names, dataset.notes)
     if key not in _FOUND:
         _FOUND[key] = tuple([*dataset.notes, *_classes(dataset), *_duplicates(dataset), *_constant(dataset)])
     return _FOUND[key]

@@ -4,6 +4,8 @@ Shares with the lab only what defines the replica: its training set, its initial
 units dropout keeps. Nothing of `lab.models.layers`, `lab.training.optimizers` or the loop is used.
 """
 
+import dataclasses
+
 import numpy as np
 import techniques
 import torch
@@ -163,8 +165,11 @@ def scheduler(config, optimizer, n_steps):
     return kinds.ConstantLR(optimizer, factor=1.0)
 
 
-def train_alone(config, dataset, *, scheme, n_blocks, seed, resample, init):
-    """Train replica (resample, init) by itself in float64; return its test probabilities (N, C)."""
+def train_alone(config, dataset, *, scheme, n_blocks, seed, resample, init, attack_epsilon=0.0):
+    """Train replica (resample, init) by itself in float64; return its test probabilities (N, C).
+
+    The test images are attacked before, if `attack_epsilon` is above 0.
+    """
     pool = draw_resample(dataset, scheme, n_train=config.n_train, n_blocks=n_blocks, seed=seed, index=resample)
     mean = pool.images.mean(axis=(0, 2, 3), keepdims=True, dtype=np.float64)
     std = pool.images.std(axis=(0, 2, 3), keepdims=True, dtype=np.float64)
@@ -219,5 +224,9 @@ def train_alone(config, dataset, *, scheme, n_blocks, seed, resample, init):
     if config.averaging != "none":
         module = average.finished(x.split(config.batch_size))
     module.eval()
+    x_test = prepared(dataset.test.images)
+    if attack_epsilon:
+        attack = dataclasses.replace(config, adversarial="pgd", epsilon=attack_epsilon)
+        x_test = techniques.moved(attack, module, x_test, torch.from_numpy(dataset.test.labels), *scale)
     with torch.no_grad():
-        return torch.softmax(module(prepared(dataset.test.images)), dim=-1).numpy()
+        return torch.softmax(module(x_test), dim=-1).numpy()

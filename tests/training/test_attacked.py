@@ -4,6 +4,8 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
+from reference import train_alone
 
 from lab import training
 from lab.data.datasets import load
@@ -58,3 +60,16 @@ def test_several_strengths_are_measured_in_one_trial_each_as_by_itself(digits, c
         assert whole.metrics[f"attacked_{k}_risk"] == pytest.approx(alone.metrics["attacked_risk"], abs=1e-6)
     risks = [whole.metrics[name] for name in ("test_risk", "attacked_1_risk", "attacked_2_risk", "attacked_3_risk")]
     assert (np.diff(risks, axis=0) > 0).all()
+
+
+@pytest.mark.parametrize("changes", [{}, {"family": "cnn", "norm": "batch"}, {"averaging": "ema"}])
+def test_predictions_under_attack_are_those_that_torch_finds(digits, changes):
+    small = {"width": 6, "depth": 2, "epochs": 3, "n_train": 21, "batch_size": 8}
+    config = dataclasses.replace(CONFIG, attack_strengths=2, **small, **changes)
+    *_, last = training.fit(config, digits, TWO_BY_TWO, seed=3, n_evaluations=2, dtype=torch.float64)
+    for name, epsilon in (("attacked_1", 0.075), ("attacked_2", 0.15)):
+        for d, i in ((0, 1), (1, 0)):
+            alone = train_alone(
+                config, digits, scheme="bootstrap", n_blocks=2, seed=3, resample=d, init=i, attack_epsilon=epsilon
+            )
+            np.testing.assert_allclose(last.probabilities_shifted[name][d, i], alone, rtol=2e-6, atol=1e-7)

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from torchvision.transforms import v2
 
 from lab import seeds
 from lab.data import load
 from lab.knobs import TrialConfig
 from lab.spec import Replication
-from lab.training import fit
+from lab.training import augment, fit
 from lab.training.augment import KNOBS, Augmentation
 from lab.training.counters import Counters
 from lab.training.moment import Moment
@@ -132,3 +133,68 @@ def test_training_with_augmentation_does_not_depend_on_the_pack_and_leaves_evalu
     plain = dataclasses.replace(config, **dict.fromkeys(ALL, 0.0))
     untouched = list(fit(plain, dataset, replication, seed=0, n_evaluations=2))[-1]
     assert np.abs(untouched.probabilities_test_DINC - together.probabilities_test_DINC).max() > 1e-3
+
+
+def test_pixel_noise_is_torchvisions_gaussian_noise(monkeypatch):
+    """Its strength counts standard deviations of the training pixels: here a quarter of the range."""
+    pixels, mean, std = torch.rand(1, BATCH, 1, 9, 11, generator=torch.Generator().manual_seed(1)), 0.4, 0.25
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        expected = v2.GaussianNoise(sigma=0.3 * std, clip=False)(pixels)
+        torch.manual_seed(7)
+        noise = torch.randn_like(pixels)
+    monkeypatch.setattr(Counters, "normal", lambda self, moment, purpose, n: noise.flatten()[None])
+    augmentation = Augmentation([TrialConfig(pixel_noise=0.3)], [0], seed=0, device=CPU, dtype=torch.float32)
+    augmentation.begin(0, 1)
+    labels, black = torch.zeros(1, BATCH, dtype=torch.long), torch.full((1, 1, 1, 1, 1), -mean / std)
+    x, _ = augmentation(Moment(0), (pixels - mean) / std, labels, black, 4)
+    torch.testing.assert_close(x * std + mean, expected, rtol=0, atol=1e-6)
+
+
+N_DRAWS = 4000
+DRAWN = {  # knob, strength → what it hands on to which function, and what torchvision's transform draws for an image
+    "rotation": (20.0, "move", "angle_RB", lambda x: v2.RandomRotation(20).make_params([x])["angle"]),
+    "zoom": (0.3, "move", "scale_RB", lambda x: v2.RandomAffine(0, scale=(0.7, 1.3)).make_params([x])["scale"]),
+    "shift": (0.2, "move", "right_RB", lambda x: 2 - v2.RandomCrop((10, 10), padding=2).make_params([x])["left"]),
+    "brightness": (0.3, "brighten", 2, lambda x: v2.ColorJitter(brightness=0.3).make_params([x])["brightness_factor"]),
+    "contrast": (
+        0.2,
+        "stretch_contrast",
+        1,
+        lambda x: v2.ColorJitter(contrast=0.2).make_params([x])["contrast_factor"],
+    ),
+}
+
+
+@pytest.mark.parametrize("knob", DRAWN)
+def test_strengths_are_drawn_by_the_laws_of_torchvision(knob, monkeypatch):
+    strength, function, where, theirs = DRAWN[knob]
+    seen = []
+
+    def noted(x, *others, **named):
+        seen.append({**dict(enumerate((x, *others))), **named}[where])
+        return x
+
+    monkeypatch.setattr(augment.augmentation, function, noted)
+    augmentation = Augmentation([TrialConfig(**{knob: strength})], [0], seed=0, device=CPU, dtype=torch.float64)
+    augmentation.begin(0, 1)
+    images, labels = torch.zeros(1, N_DRAWS, 1, 10, 10), torch.zeros(1, N_DRAWS, dtype=torch.long)
+    augmentation(Moment(0), images, labels, torch.zeros(1, 1, 1, 1, 1), 2)
+    image = torch.zeros(1, 10, 10)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        expected = np.array([theirs(image) for _ in range(N_DRAWS)], dtype=float)
+    found = seen[0].numpy().ravel()
+    assert found.min() == pytest.approx(expected.min(), abs=0.02 * np.ptp(expected))
+    assert found.max() == pytest.approx(expected.max(), abs=0.02 * np.ptp(expected))
+    assert stats.ks_2samp(found, expected).pvalue > 0.01
+
+
+def test_as_many_images_are_flipped_as_the_knob_says(monkeypatch):
+    seen = []
+    monkeypatch.setattr(augment.augmentation, "flip", lambda x, flipped_RB: seen.append(flipped_RB) or x)
+    augmentation = Augmentation([TrialConfig(flip=0.3)], [0], seed=0, device=CPU, dtype=torch.float64)
+    augmentation.begin(0, 1)
+    images, labels = torch.zeros(1, N_DRAWS, 1, 2, 2), torch.zeros(1, N_DRAWS, dtype=torch.long)
+    augmentation(Moment(0), images, labels, torch.zeros(1, 1, 1, 1, 1), 2)
+    assert stats.binomtest(int(seen[0].sum()), N_DRAWS, 0.3).pvalue > 0.01

@@ -59,6 +59,8 @@ CASES = [
     {"batch_size": 21, "n_train": 21},
     {"batch_size": 64},
     *({"loss": loss} for loss in ("brier", "focal")),
+    {"loss": "focal", "focal_gamma": 0.7},
+    {"optimizer": "sgd", "momentum": 0.5},
     {"label_smoothing": 0.2},
     *({"class_weights": "balanced", "loss": loss} for loss in ("cross_entropy", "focal")),
     {"l1": 1e-3},
