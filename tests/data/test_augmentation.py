@@ -1,13 +1,13 @@
 """Each augmentation does to a standardised image what torchvision's v2 transforms do to the image itself.
 
 Compared here, for the same parameters: flip with RandomHorizontalFlip's kernel, shift, rotation and zoom with the
-affine map of RandomAffine and RandomRotation, brightness and contrast with those of ColorJitter, cutout with the kernel of
-RandomErasing, mixup with MixUp; in tests/training/test_augment.py pixel noise with GaussianNoise, and what is drawn
-with what these transforms draw. Not to be compared: a random number with the same of torchvision, as each replica has a
-stream of its own; the ends of the range, which torchvision clips at and standardised images do not have; contrast of
-colour images, which torchvision takes about their mean grey and the lab channel by channel; where RandomErasing puts
-its rectangle, inside the image, while cutout's middle is anywhere in it (DeVries & Taylor 2017); the share of MixUp,
-one a batch there and one an image here.
+affine map of RandomAffine, brightness and contrast with those of ColorJitter, cutout with the kernel of RandomErasing,
+mixup with MixUp; in tests/training/test_augment.py pixel noise with GaussianNoise, and what is drawn with what these
+transforms draw. Not to be compared: a random number with the same of torchvision, as each replica has a stream of its
+own; the ends of the range, which torchvision clips at and standardised images do not have; contrast of colour images,
+which torchvision takes about their mean grey and the lab channel by channel; where RandomErasing puts its rectangle,
+inside the image, while cutout's middle is anywhere in it (DeVries & Taylor 2017); the share of MixUp, one a batch there
+and one an image here.
 """
 
 import numpy as np
