@@ -1,9 +1,9 @@
 """What does each technique against overfitting change: bias, variance, or neither?
 
-A baseline, and techniques switched on one at a time: augmentation, regularisation, losses, normalisation, initial
-weights, optimisers, capacity, averages of weights, adversarial training. All are trained on the same training sets from
-the same seeds and measured at the same test images, so each compares with the baseline in pairs. Ensembles come
-without any training.
+A baseline, and techniques switched on one at a time: augmentation, regularisation, losses, normalisation, activations,
+initial weights, optimisers, schedules, capacity, averages of weights, preprocessing, adversarial training. All are
+trained on the same training sets from the same seeds and measured at the same test images, so each compares with the
+baseline in pairs. Ensembles come without any training.
 Fixed: data, learning rate (tuned for none of them, so "as an addition to this baseline" is what is measured).
 Run: python -m lab.study run interventions        (--smoke: a small version)
 """
@@ -21,6 +21,9 @@ STUDY = Study(
         "rotated_images": dict(rotation=15.0),
         "zoomed_images": dict(zoom=0.15),
         "noisy_images": dict(pixel_noise=0.5),
+        "flipped_images": dict(flip=0.5),
+        "brighter_or_darker": dict(brightness=0.3),
+        "more_or_less_contrast": dict(contrast=0.3),
         "cutout": dict(cutout=0.4),
         "mixup": dict(mixup=0.2),
         "l1_0.001": dict(l1=1e-3),
@@ -30,17 +33,24 @@ STUDY = Study(
         "gradient_clipping_0.5": dict(clip_norm=0.5),
         "label_smoothing_0.1": dict(label_smoothing=0.1),
         "brier_loss": dict(loss="brier"),
-        "focal_loss": dict(loss="focal"),
+        "focal_loss": dict(loss="focal", focal_gamma=2.0),
         "balanced_class_weights": dict(class_weights="balanced"),
         "ema": dict(averaging="ema", ema_decay=0.99),
-        "swa": dict(averaging="swa"),
+        "swa": dict(averaging="swa", swa_start=0.75),
         "batch_norm": dict(norm="batch"),
         "layer_norm": dict(norm="layer"),
         "tanh": dict(activation="tanh"),
+        "sigmoid": dict(activation="sigmoid"),
+        "gelu": dict(activation="gelu"),
         "orthogonal_init": dict(init_scheme="orthogonal"),
         "small_init": dict(init_gain=0.3),
         "sgd_momentum": dict(optimizer="sgd", learning_rate=0.05, momentum=0.9),
+        "sgd_nesterov": dict(optimizer="sgd", learning_rate=0.05, momentum=0.9, nesterov=True),
+        "lower_rate": dict(learning_rate=1e-3),
         "cosine_schedule": dict(schedule="cosine"),
+        "one_cycle": dict(schedule="one_cycle"),
+        "twice_the_epochs": dict(epochs=120),
+        "bfloat16": dict(precision="bf16"),
         "small_batches": dict(batch_size=8),
         "residual": dict(residual="on"),
         "wider": dict(width=256),
@@ -49,7 +59,10 @@ STUDY = Study(
         "fgsm_training": dict(adversarial="fgsm", epsilon=0.1),
         "pgd_training": dict(adversarial="pgd", epsilon=0.1),
         "cnn": dict(family="cnn", width=16),
+        "larger_images": dict(resize=16),
+        "plain_pixels": dict(normalize="none"),
         "half_the_data": dict(n_train=75),
+        "wrong_labels_0.1": dict(label_noise=0.1),
     },
     replication=Replication(scheme="disjoint", n_resamples=8, n_inits=8),
     learning_curve=(),

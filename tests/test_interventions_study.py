@@ -1,4 +1,4 @@
-"""studies/interventions.py: every technique trains, differs from the baseline, and a small run ends in its report."""
+"""The studies of interventions: every technique trains and differs from the baseline; a small run ends in a report."""
 
 import dataclasses
 from pathlib import Path
@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 
 from lab import study, training
+from lab.data import transforms
 from lab.data.datasets import load
 from lab.replication import Replication
 from lab.study_file import load as load_study
 
 STUDIES = Path(__file__).parent.parent / "studies"
-STUDY = load_study(STUDIES / "interventions.py")
+STUDY, CNN = (load_study(STUDIES / f"{name}.py") for name in ("interventions", "interventions_cnn"))
+TECHNIQUES = [(study, name) for study in (STUDY, CNN) for name in list(study.variants)[1:]]
 TINY = Replication("disjoint", 2, 2)
 
 
@@ -21,32 +23,31 @@ def digits():
     return load("digits", seed=0, n_test=20, n_validation=20)
 
 
-def trained(digits, name):
-    config = dataclasses.replace(
-        STUDY.config({"variant": name}), epochs=6, n_train=40 if name != "half_the_data" else 20
-    )
+def trained(digits, of, name):
+    config = dataclasses.replace(of.config({"variant": name}), epochs=6, n_train=40 if name != "half_the_data" else 20)
     if config.width > 64:
         config = dataclasses.replace(config, width=80)
-    *_, last = training.fit(config, digits, TINY, seed=0, n_evaluations=6)
+    *_, last = training.fit(config, transforms.at_side(digits, config.resize), TINY, seed=0, n_evaluations=6)
     return last.probabilities_test_DINC
 
 
 @pytest.fixture(scope="module")
-def baseline(digits):
-    return trained(digits, "baseline")
+def baselines(digits):
+    return {id(of): trained(digits, of, "baseline") for of in (STUDY, CNN)}
 
 
 def test_there_are_at_least_fifteen_techniques():
-    assert len(STUDY.variants) > 15
-    assert next(iter(STUDY.variants)) == "baseline"
+    for of in (STUDY, CNN):
+        assert len(of.variants) > 15
+        assert next(iter(of.variants)) == "baseline"
 
 
-@pytest.mark.parametrize("name", [name for name in STUDY.variants if name != "baseline"])
-def test_every_technique_trains_and_makes_a_difference(digits, baseline, name):
-    predicted = trained(digits, name)
+@pytest.mark.parametrize(("of", "name"), TECHNIQUES, ids=lambda v: v if isinstance(v, str) else v.fixed["family"])
+def test_every_technique_trains_and_makes_a_difference(digits, baselines, of, name):
+    predicted = trained(digits, of, name)
     assert np.isfinite(predicted).all()
-    if name != "early_stopping":  # six epochs are too few for it to stop any
-        assert not np.array_equal(predicted, baseline)
+    if name not in ("early_stopping", "twice_the_epochs"):  # six epochs are too few for it to stop any, and are all
+        assert not np.array_equal(predicted, baselines[id(of)])
 
 
 @pytest.mark.slow
