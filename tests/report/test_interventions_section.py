@@ -8,11 +8,13 @@ import pandas as pd
 import pytest
 from synthetic import SyntheticHistory, synthetic_history
 
+from lab.analysis.paired import paired_seconds
 from lab.history import Predictions
 from lab.report import page
 from lab.report.exports import files
 from lab.report.figures_interventions import by_gain, forest
 from lab.report.tables import collect, variants, verdict
+from lab.report.text import interval, num
 
 SHARPER = {"explore-0000": 1.0, "explore-0001": 1.6, "explore-0002": 0.3, "explore-0003": 1.0}
 VARIANTS = {"baseline": {}, "label_smoothing": {"label_smoothing": 0.1}, "narrow_net": {"width": 8}, "same": {}}
@@ -73,6 +75,52 @@ def test_the_page_answers_with_counts_that_are_those_of_the_table(history, table
     )
     assert said is not None
     assert [int(n) for n in said.groups()] == [len(risk), lower, higher, rest]
+
+
+@pytest.fixture(scope="module")
+def timed(history):
+    taken = {
+        "explore-0001": paired_seconds([[0.2, 0.3], [0.22, 0.34], [0.18, 0.26]]),
+        "explore-0002": paired_seconds([[0.2, 0.1], [0.21, 0.1], [0.2, 0.11]]),
+    }
+    columns = pd.DataFrame([taken.get(key, {}) for key in history.trials["key"]], index=history.trials.index)
+    other = dataclasses.replace(history, trials=pd.concat([history.trials, columns], axis=1))
+    return other, collect(other)
+
+
+def test_the_time_of_an_epoch_is_drawn_and_listed_with_its_interval_and_how_it_was_taken(timed):
+    history, tables = timed
+    text = page.render(history, tables)
+    assert "Seconds an epoch of all replicas takes" in text
+    assert "3 epochs of the baseline and of the technique by turns" in text
+    rows = tables.interventions[tables.interventions["term"] == "epoch_time"].set_index("variant")
+    assert "time of an epoch, of the baseline" in text
+    told = [interval(1 + rows.loc[name, "lo"], 1 + rows.loc[name, "hi"]) for name in ("label_smoothing", "narrow_net")]
+    assert all(ends in text for ends in told)
+    drawn = forest(tables.interventions, ("epoch_seconds",), with_noise=False).data[0]
+    best = list(drawn.text).index("label smoothing")
+    ends = tables.interventions[tables.interventions["term"] == "epoch_seconds"].set_index("variant")
+    assert drawn.x[best] == pytest.approx(0.1, abs=1e-3)
+    assert drawn.x[best] - drawn.error_x.arrayminus[best] == pytest.approx(ends.loc["label_smoothing", "lo"], abs=1e-4)
+    of_ensemble = list(drawn.text).index(
+        "ensemble of 2 seeds"
+    )  # without whiskers: it takes twice as long by its nature
+    assert drawn.error_x.array[of_ensemble] is None
+
+
+def test_advice_says_what_a_technique_costs_in_time(timed):
+    history, tables = timed
+    names = history.trials["variant"].where(history.trials["phase"] != "confirm", "baseline")
+    other = dataclasses.replace(history, trials=history.trials.assign(variant=names))
+    found = [a.text for a in verdict(other, interventions=tables.interventions).actions if "label smoothing" in a.text]
+    ratio = tables.interventions.set_index(["variant", "term"]).loc[("label_smoothing", "epoch_time"), "value"]
+    assert f"an epoch takes {num(ratio)} times as long" in found[0]
+
+
+def test_without_timings_no_figure_and_no_column_of_them(history, tables):
+    text = page.render(history, tables)
+    assert "Seconds an epoch" not in text
+    assert "time of an epoch" not in text
 
 
 def test_the_best_technique_is_advised_with_the_command_that_switches_it_on_unless_the_judged_run_has_it(
