@@ -1,86 +1,23 @@
-import contextlib
 import dataclasses
 import json
-import os
 import shutil
-import signal
-import socket
 import sqlite3
-import subprocess
-import sys
 import time
-import urllib.request
 from pathlib import Path
 
 import pytest
-import sqlalchemy
 from mlflow import MlflowClient
 
-from lab import history, mlflow_store, tracking
+from lab import history, tracking
 from lab.errors import StorageError
 from lab.spec import Replication
-from lab.storage import Home
 from lab.tracking import Tracker
 from tests import builders
+from tests.trackers import STUDY, active_runs, client, home, new_home, reopen, rows, tracker
 
-STUDY = "capacity_sweep"
+__all__ = ["client", "home", "new_home", "tracker"]  # fixtures
 # of MLflow's own client, which the tests use to look at what was written; lab.history does the same in mlflow_errors
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
-
-
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory):
-    """The databases that tests start from: creating one takes seconds, copying it nothing."""
-    home = Home(tmp_path_factory.mktemp("empty"))
-    mlflow_store.connect(home, create=True)
-    return home.mlflow_db
-
-
-@pytest.fixture
-def new_home(tmp_path, empty_database, monkeypatch):
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-
-    def make(name):
-        home = Home(tmp_path / name)
-        home.mlruns.mkdir(parents=True)
-        shutil.copy(empty_database, home.mlflow_db)
-        return home
-
-    return make
-
-
-@pytest.fixture
-def home(new_home):
-    return new_home("a project")
-
-
-@pytest.fixture
-def tracker(home):
-    tracker = Tracker.open(STUDY, home=home, question="Does it?")
-    yield tracker
-    tracker.close()
-
-
-@pytest.fixture
-def client(home):
-    return MlflowClient(home.mlflow_uri)
-
-
-def reopen(home):
-    return Tracker.open(STUDY, home=home, question="Does it?")
-
-
-def rows(home):
-    """All that MLflow holds, as rows of its tables."""
-    tables = ["experiments", "experiment_tags", "runs", "tags", "params", "metrics", "latest_metrics", "datasets"]
-    with sqlite3.connect(home.mlflow_db) as database:
-        found = {t: sorted(database.execute(f"SELECT * FROM {t}").fetchall(), key=repr) for t in [*tables, "inputs"]}
-    database.close()
-    return found
-
-
-def active_runs(client, tracker):
-    return client.search_runs([tracker.experiment_id])
 
 
 def test_a_trial_becomes_one_flat_finished_run_with_all_its_records(home, tracker, client):
@@ -274,90 +211,6 @@ def test_the_table_of_runs_opens_with_the_searched_knobs_and_the_main_results(ho
     assert "params.`family`" not in view["selectedColumns"]
 
 
-def test_a_deleted_experiment_is_an_error_that_says_how_to_restore_it(home, tracker, client):
-    client.delete_experiment(tracker.experiment_id)
-    with pytest.raises(StorageError, match=f"deleted in MLflow.*--experiment-id {tracker.experiment_id}"):
-        reopen(home)
-
-
-def test_a_file_that_is_no_database_is_one_line_at_once(tmp_path, monkeypatch):
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    home = Home(tmp_path)
-    home.artifacts.mkdir(parents=True)
-    home.mlflow_db.write_bytes(b"not a database" * 1000)
-    for action in (lambda: reopen(home), lambda: history.load(STUDY, home=home), lambda: history.studies(home=home)):
-        with pytest.raises(StorageError, match=r"mlflow\.db.*not a database") as caught:
-            action()
-        assert "\n" not in str(caught.value)
-
-
-def test_a_locked_database_is_one_line_and_the_outcome_can_be_published_later(home, tracker, client, capfd):
-    def impatient(connection, cursor, statement, parameters, context, many):
-        return statement.replace("busy_timeout = 20000", "busy_timeout = 50"), parameters
-
-    engine = tracker._client._tracking_client.store.engine
-    sqlalchemy.event.listen(engine, "before_cursor_execute", impatient, retval=True)
-    outcome = builders.write_outcome(home.spool_of(STUDY))
-    with sqlite3.connect(home.mlflow_db) as other:
-        other.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(StorageError, match=r"explore-0000 could not be published: .*database is locked"):
-            tracker.publish(outcome)
-        other.rollback()
-    other.close()
-    assert tracker.run_ids() == {}
-    assert capfd.readouterr() == ("", "")
-    assert reopen(home).publish(outcome)
-    assert len(active_runs(client, tracker)) == 1
-
-
-def test_a_moved_project_finds_its_artifacts_again(home, tracker):
-    first = tracker.publish(builders.write_outcome(home.spool_of(STUDY)))
-    tracker.close()
-    moved = Home(home.root.with_name("moved #1, ü"))
-    home.root.rename(moved.root)
-    assert history.load(STUDY, home=moved).predictions("explore-0000").labels_N.shape == (40,)
-    again = reopen(moved)
-    second = again.publish(builders.write_outcome(moved.spool_of(STUDY), number=1))
-    client = MlflowClient(moved.mlflow_uri)
-    for run_id in (first, second):
-        assert client.get_run(run_id).info.artifact_uri.startswith(moved.root.as_uri())
-        assert "curves.parquet" in {file.path for file in client.list_artifacts(run_id)}
-    assert not home.root.exists()
-
-
-def test_a_hostile_study_name_touches_nothing(home):
-    from lab.errors import SpecError
-
-    for name in ("../x", "a/b", "", "a\nb"):
-        with pytest.raises(SpecError):
-            Tracker.open(name, home=home, question="?")
-    assert not home.artifacts.exists()
-
-
-def test_a_password_in_the_address_never_shows(home, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "ftp://me:secret@host/x")
-    with pytest.raises(StorageError, match=r"\*\*\*") as caught:
-        reopen(home)
-    assert "secret" not in str(caught.value)
-    assert mlflow_store.first_line(OSError("could not connect to postgresql://me:s%40cret@db:5432/x\nmore")) == (
-        "could not connect to postgresql://***@db:5432/x"
-    )
-
-
-def test_telemetry_is_off_before_mlflow_is_imported(tmp_path):
-    code = (
-        "import os, sys; import lab.tracking, lab.history; assert 'mlflow' not in sys.modules\n"
-        "from lab.storage import Home; from pathlib import Path\n"
-        "import lab.history as h; h.connect(Home(Path(sys.argv[1])), create=True)\n"
-        "from mlflow.telemetry.utils import is_telemetry_disabled; assert is_telemetry_disabled()\n"
-        "from mlflow.telemetry import get_telemetry_client; assert get_telemetry_client() is None\n"
-    )
-    silent = {"CI", "PYTEST_CURRENT_TEST", "MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "MLFLOW_TRACKING_URI"}
-    env = {name: value for name, value in os.environ.items() if name not in silent}
-    done = subprocess.run([sys.executable, "-c", code, tmp_path], env=env, capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-
-
 def test_a_publish_takes_a_fraction_of_a_second(home, tracker):
     """Of a trial as in the default study: 32 replicas, 20 evaluated epochs. Measured: 0.08 s, on the clock."""
     shape = {"replication": Replication(n_resamples=8, n_inits=4), "n_evaluations": 20}
@@ -368,61 +221,6 @@ def test_a_publish_takes_a_fraction_of_a_second(home, tracker):
         tracker.publish(outcome)
         seconds.append(time.process_time() - started)
     assert min(seconds) < 0.4
-
-
-@pytest.fixture
-def server(tmp_path, empty_database):
-    """A tracking server that keeps the artifacts itself."""
-    shutil.copy(empty_database, tmp_path / "server.db")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [
-        sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{tmp_path}/server.db",
-        "--artifacts-destination", str(tmp_path / "kept"), "--port", str(port), "--workers", "1",
-    ]  # fmt: skip
-    env = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    quiet = subprocess.DEVNULL
-    with subprocess.Popen(
-        command, env=env, stdout=quiet, stderr=quiet, cwd=tmp_path, start_new_session=True
-    ) as process:
-        address = f"http://127.0.0.1:{port}"
-        try:
-            deadline = time.monotonic() + 90
-            while time.monotonic() < deadline and process.poll() is None:
-                with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5):
-                    break
-                time.sleep(0.2)
-            yield address
-        finally:
-            os.killpg(process.pid, signal.SIGKILL)
-
-
-def test_a_tracking_server_keeps_runs_and_artifacts(tmp_path, server, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
-    home = Home(tmp_path / "client")
-    outcome = builders.write_outcome(home.spool_of(STUDY), number=2)
-    tracker = reopen(home)
-    run_id = tracker.publish(outcome)
-    assert reopen(home).publish(outcome) == run_id
-    tracker.close()
-    assert not home.artifacts.exists() and not home.mlflow_db.exists()
-    assert history.studies(home=home) == [STUDY]
-    found = history.load(STUDY, home=home)
-    assert found.trials["run_id"].tolist() == [run_id]
-    assert found.trials["risk"].item() == json.loads((outcome / "metrics.json").read_text())["final"]["risk"]
-    assert found.predictions("explore-0002").labels_N.shape == (40,)
-    [kept] = (tmp_path / "kept").rglob("predictions.npz")
-    kept.write_bytes(b"x" + kept.read_bytes())
-    with pytest.raises(StorageError, match=r"predictions\.npz of run .* is damaged"):
-        found.predictions("explore-0002")
-
-
-def test_a_server_that_does_not_answer_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nothing listens on the discard port
-    with pytest.raises(StorageError) as caught:
-        reopen(Home(tmp_path))
-    assert "\n" not in str(caught.value)
 
 
 def test_no_fluent_api_is_used():

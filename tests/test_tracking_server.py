@@ -1,4 +1,4 @@
-"""A real tracking server, started, killed and restarted while studies run: nothing is lost, nothing is sent twice."""
+"""Tracking servers: a real one, killed and restarted while studies run, loses nothing and is sent nothing twice."""
 
 import json
 import os
@@ -9,10 +9,13 @@ import urllib.request
 
 import pytest
 
+from lab import history, mlflow_store
+from lab.errors import StorageError
+from lab.storage import Home
+from tests import builders
 from tests.command_line import ROOT, TOY, command
 from tests.servers import TrackingServer
-
-pytestmark = pytest.mark.slow
+from tests.trackers import STUDY, reopen
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +67,7 @@ def whole(n_explore=6):
     return check
 
 
+@pytest.mark.slow
 def test_a_server_that_is_away_from_the_start_and_then_killed_in_the_middle(server, project):
     # away: the study is done all the same, what it measured waits
     answer = command("run", "away", "--workers", "1", cwd=project)
@@ -106,3 +110,47 @@ def test_a_server_that_is_away_from_the_start_and_then_killed_in_the_middle(serv
     assert (project / "reports" / "midway.html").stat().st_size > 10_000
     assert list((project / "mlruns" / "spool" / "midway").iterdir()) == []
     assert not (project / "mlruns" / "mlflow.db").exists()
+
+
+@pytest.fixture
+def running(server, monkeypatch):
+    if server.process is None or server.process.poll() is not None:
+        server.start()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    return server
+
+
+def test_a_tracking_server_keeps_runs_and_artifacts(tmp_path, running):
+    home = Home(tmp_path / "client")
+    outcome = builders.write_outcome(home.spool_of(STUDY), number=2)
+    tracker = reopen(home)
+    run_id = tracker.publish(outcome)
+    assert reopen(home).publish(outcome) == run_id
+    tracker.close()
+    assert not home.artifacts.exists() and not home.mlflow_db.exists()
+    assert set(history.studies(home=home)) - {"away", "midway"} == {STUDY}  # those of the tests above
+    found = history.load(STUDY, home=home)
+    assert found.trials["run_id"].tolist() == [run_id]
+    assert found.trials["risk"].item() == json.loads((outcome / "metrics.json").read_text())["final"]["risk"]
+    assert found.predictions("explore-0002").labels_N.shape == (40,)
+    [kept] = running.folder.rglob(f"{run_id}/**/predictions.npz")
+    kept.write_bytes(b"x" + kept.read_bytes())
+    with pytest.raises(StorageError, match=r"predictions\.npz of run .* is damaged"):
+        found.predictions("explore-0002")
+
+
+def test_a_server_that_does_not_answer_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nothing listens on the discard port
+    with pytest.raises(StorageError) as caught:
+        reopen(Home(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_password_in_the_address_never_shows(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "ftp://me:secret@host/x")
+    with pytest.raises(StorageError, match=r"\*\*\*") as caught:
+        reopen(Home(tmp_path))
+    assert "secret" not in str(caught.value)
+    assert mlflow_store.first_line(OSError("could not connect to postgresql://me:s%40cret@db:5432/x\nmore")) == (
+        "could not connect to postgresql://***@db:5432/x"
+    )
