@@ -1,6 +1,7 @@
 """The tree is the architecture: README and repository show the same one, and every dependency has its owners."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -116,3 +117,16 @@ def test_the_readme_prints_the_real_tree():
     assert set(tree) - generated == wanted
     assert generated <= set(tree)
     assert all(tree.values()), [path for path, comment in tree.items() if not comment]
+
+
+def test_what_has_to_pass_runs_the_readmes_test_command():
+    [command] = re.findall(r"^python -m pip install -e '\.\[test\]' && (.+)$", (ROOT / "README.md").read_text(), re.M)
+    check = (ROOT / ".ci" / "run").read_text().splitlines()
+    assert check[-1] == f"LAB_REQUIRE_BROWSER=1 LAB_REQUIRE_SERVERS=1 {command}"
+
+
+def test_all_tests_train_on_one_thread():
+    """Promised bits need it; tests.conftest asks for it, in each process that pytest starts."""
+    import torch
+
+    assert torch.get_num_threads() == 1
