@@ -1,14 +1,17 @@
-"""The command line in a process of its own, on a toy study that trains nothing."""
+"""The command line in a process of its own or in a fork of this one, on a toy study that trains nothing."""
 
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import optuna
 
+from lab import study
 from lab.storage import Home
+from tests import faults
 from tests.test_workers import alive
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,6 +39,36 @@ def command(*words, cwd, **environment):
         cwd=cwd, capture_output=True, text=True, timeout=120,
         env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
     )  # fmt: skip
+
+
+def forked_command(*words, cwd, **environment):
+    """Do the same in a fork, which does not import everything anew: that takes longer than most commands."""
+    import mlflow  # noqa: F401
+    import torch  # noqa: F401
+
+    import lab.report.page
+    import lab.search
+    import lab.tracking  # noqa: F401
+
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as error:
+
+        def what():
+            os.chdir(cwd)
+            os.environ.update(environment)
+            for here, there in ((output, 1), (error, 2)):
+                os.dup2(here.fileno(), there)
+            sys.stdout, sys.stderr = (open(there, "w", closefd=False) for there in (1, 2))
+            code = study.main(list(words))
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+        code = faults.forked(what)
+        said = []
+        for file in (output, error):
+            file.seek(0)
+            said.append(file.read().decode())
+    return subprocess.CompletedProcess(words, code, *said)
 
 
 def one_line_error(capsys):

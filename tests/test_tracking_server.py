@@ -13,7 +13,7 @@ from lab import history, mlflow_store
 from lab.errors import StorageError
 from lab.storage import Home
 from tests import builders
-from tests.command_line import ROOT, TOY, command
+from tests.command_line import ROOT, TOY, command, forked_command
 from tests.servers import TrackingServer
 from tests.trackers import STUDY, reopen
 
@@ -78,11 +78,11 @@ def test_a_server_that_is_away_from_the_start_and_then_killed_in_the_middle(serv
 
     # there: publish sends exactly what is missing, and a second time nothing
     server.start()
-    answer = command("publish", "away", "--json", cwd=project)
+    answer = forked_command("publish", "away", "--json", cwd=project)
     assert answer.returncode == 0, answer.stderr
     assert len(json.loads(answer.stdout)["sent"]) == 8
     whole()(runs(server, "away"))
-    answer = command("publish", "away", "--json", cwd=project)
+    answer = forked_command("publish", "away", "--json", cwd=project)
     assert json.loads(answer.stdout)["sent"] == []
     whole()(runs(server, "away"))
 
@@ -104,7 +104,7 @@ def test_a_server_that_is_away_from_the_start_and_then_killed_in_the_middle(serv
     # back: the rest is sent, the run that was cut short is completed, and the report is built from the server
     server.start()
     assert set(runs(server, "midway").values()) <= {"FINISHED", "RUNNING"}
-    answer = command("run", "midway", cwd=project)
+    answer = forked_command("run", "midway", cwd=project)
     assert answer.returncode == 0, answer.stderr
     whole()(runs(server, "midway"))
     assert (project / "reports" / "midway.html").stat().st_size > 10_000
