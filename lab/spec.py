@@ -55,8 +55,8 @@ class Study:
     data set's own. The best `n_confirm` configurations are measured again; if they are several, the one that is best in
     that gets the learning curve and is the one that the report speaks of. `round_size` trials are proposed together by
     a sampler that learns from results; it is fixed so that what a search finds does not depend on the number of
-    workers. With `prune`, the level of a test, a trial that is significantly worse than the best so far is stopped
-    after its first training sets (lab.pruning).
+    workers. With `prune`, the level of a test, a trial that is significantly worse than the best before its round is
+    stopped after its first training sets (lab.pruning).
 
     Raises:
         SpecError: Anything in it is impossible. The data are not looked at here, see `lab.search.prepare`.
