@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lab import outcome, own_families, pretraining, weights
-from lab.outcome import Snapshot
+from lab import own_families, pretraining, weights
 from lab.replication import Replication
 from lab.storage import Home
 from lab.task import Task
+from lab.trained import LEVEL, Snapshot
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -125,7 +125,7 @@ def judged(
     if gone_DI.all():
         return None
     return decompose(
-        probabilities_DINC, points.labels, posterior_NC=points.posterior, missing_DI=gone_DI, level=outcome.LEVEL,
+        probabilities_DINC, points.labels, posterior_NC=points.posterior, missing_DI=gone_DI, level=LEVEL,
         **others,
     )  # fmt: skip
 

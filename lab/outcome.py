@@ -9,72 +9,27 @@ import contextlib
 import functools
 import io
 import json
-import math
 import os
 import platform
 import subprocess
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import lab
-from lab import objectives, weights
+from lab import weights
+from lab.metrics import metrics
+from lab.trained import LEVEL, SCORES, SPLITS, Trained, alive, kept
 
 if TYPE_CHECKING:
     from lab.data.pool import Dataset
-    from lab.growth import Growth
     from lab.replication import Replication
     from lab.task import Task
 
-SPLITS = ("train", "val", "test")
-SCORES = ("loss", "risk", "error")
-TRAIN_ERRORS = (0.1, 0.01)
-LEVEL = 0.95
 OTHER_LOSSES = ("cross_entropy", "zero_one")  # decomposed at the end, beside the Brier score
-N_MEMBERS = (2, 4)  # of the ensembles whose risk is tracked: the larger that there are replicas for
-ENSEMBLE_COLUMNS = (
-    "risk", "risk_lo", "risk_hi", "risk_predicted", "risk_measured", "risk_measured_lo", "risk_measured_hi"
-)  # fmt: skip
 N_EXAMPLES = 24  # of the hardest test images, by bias² and by variance each
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """Scores of the replicas at one evaluation, by name as in `train_risk`, and which of them have diverged.
-
-    `signals` are those of lab.training.health, where they were measured.
-    """
-
-    epoch: int
-    metrics: Mapping[str, np.ndarray]
-    diverged_R: np.ndarray
-    signals: Mapping[str, np.ndarray] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What training a trial gave."""
-
-    n_parameters: int
-    replication: "Replication"  # as it was carried out: with the replicas of a trial that grew
-    snapshots: list[Snapshot]
-    decompositions: list[dict[str, Any] | None]  # on the test set, one a snapshot; None: no replica is left
-    validation: dict[str, Any] | None  # at the end
-    log_probabilities_DINC: np.ndarray  # on the test set, at the end
-    shifted: Mapping[str, dict[str, Any] | None] = field(default_factory=dict)  # the same under attack …
-    losses: Mapping[str, dict[str, Any] | None] = field(default_factory=dict)  # of other losses, on the test set
-    seconds: float = math.nan  # of training, over all attempts that went on from another
-    growth: "Growth | None" = None
-    weights: Mapping[str, np.ndarray] = field(default_factory=dict)  # at the end, see lab.training.scores.Evaluation
-    timed: Mapping[str, float] = field(default_factory=dict)  # of a variant, see lab.timing
-
-    @property
-    def probabilities_DINC(self) -> np.ndarray:
-        """Final predictions on the test set."""
-        return np.exp(self.log_probabilities_DINC)
 
 
 def results(task: "Task", dataset: "Dataset", trained: Trained, *, note: Callable[[str], None]) -> dict[str, bytes]:
@@ -94,10 +49,10 @@ def results(task: "Task", dataset: "Dataset", trained: Trained, *, note: Callabl
     images = examples(task, dataset, trained) if task.phase == "confirm" else None
     if images is not None:
         files["examples.npz"] = images
-    kept, left_out = weights.of_trial(task, trained)
+    content, left_out = weights.of_trial(task, trained)
     if left_out is not None:
         note(left_out)
-    return files if kept is None else files | {weights.FILE: kept}
+    return files if content is None else files | {weights.FILE: content}
 
 
 def as_json(value: Any) -> bytes:
@@ -191,7 +146,7 @@ def curves(task: "Task", trained: Trained) -> bytes:
     for split in SPLITS:
         for score in SCORES:
             name = f"{split}_{score}"
-            columns[name] = np.concatenate([_alive(step, name) for step in trained.snapshots])
+            columns[name] = np.concatenate([alive(step, name) for step in trained.snapshots])
     sink = io.BytesIO()
     pq.write_table(pa.table(columns), sink, compression="zstd")
     return sink.getvalue()
@@ -205,12 +160,6 @@ def signals(trained: Trained) -> bytes:
     rows = table([step.epoch for step in trained.snapshots], [step.signals for step in trained.snapshots])
     rows.to_parquet(sink, index=False, compression="zstd")
     return sink.getvalue()
-
-
-def _alive(step: Snapshot, name: str) -> np.ndarray:
-    """Return a score of each replica, NaN for those that diverged."""
-    value_R = np.asarray(step.metrics[name], dtype=np.float64)
-    return np.where(step.diverged_R | ~np.isfinite(value_R), np.nan, value_R)
 
 
 def decomposition(trained: Trained) -> dict[str, Any]:
@@ -230,11 +179,11 @@ def decomposition(trained: Trained) -> dict[str, Any]:
 
 
 def predictions(dataset: "Dataset", trained: Trained) -> bytes:
-    """Return the final predictions on the test set, those of diverged replicas NaN, see `_kept`.
+    """Return the final predictions on the test set, those of diverged replicas NaN, see `lab.trained.kept`.
 
     Log probabilities in float32: what is nearly impossible still has its cross-entropy.
     """
-    log_p_DINC = _kept(trained, trained.log_probabilities_DINC.astype(np.float32))
+    log_p_DINC = kept(trained, trained.log_probabilities_DINC.astype(np.float32))
     arrays = {"log_probabilities_DINC": log_p_DINC, "labels_N": dataset.test.labels}
     if dataset.test.posterior is not None:
         arrays["posterior_NC"] = dataset.test.posterior
@@ -243,21 +192,11 @@ def predictions(dataset: "Dataset", trained: Trained) -> bytes:
     return sink.getvalue()
 
 
-def _kept(trained: Trained, values: np.ndarray) -> np.ndarray:
-    """Return values of the final predictions as (D, I, N, C), NaN for replicas that diverged.
-
-    With K draws of the label noise the second axis has I·K places, i·K + k; `lab.history` takes them apart again.
-    """
-    gone = trained.snapshots[-1].diverged_R.reshape(*values.shape[:-2], 1, 1)
-    kept = np.where(gone, values.dtype.type(np.nan), values)
-    return kept.reshape(values.shape[0], -1, *values.shape[-2:])
-
-
 def per_class(dataset: "Dataset", trained: Trained) -> dict[str, Any]:
     """Return precision, recall and F1 of each class, with intervals, as columns and rows."""
     from lab.analysis import classification
 
-    kept_DINC = _kept(trained, trained.probabilities_DINC)
+    kept_DINC = kept(trained, trained.probabilities_DINC)
     return classification.plain(
         classification.per_class(kept_DINC, dataset.test.labels, class_names=dataset.class_names, level=LEVEL)
     )
@@ -270,7 +209,7 @@ def examples(task: "Task", dataset: "Dataset", trained: Trained) -> bytes | None
     """
     from lab.analysis.examples import per_example
 
-    table = per_example(_kept(trained, trained.probabilities_DINC), dataset.test.labels, dataset.test.posterior)
+    table = per_example(kept(trained, trained.probabilities_DINC), dataset.test.labels, dataset.test.posterior)
     if table.empty:
         return None
     chosen = np.unique([table[part].nlargest(N_EXAMPLES).index for part in ("bias_sq", "variance")])
@@ -299,101 +238,3 @@ def _seen(
         return None
     rows = np.flatnonzero(~trained.snapshots[-1].diverged_R).tolist()
     return cam.maps(config, trained.weights, images_KCHW, classes_K, rows=rows, n_classes=dataset.n_classes)
-
-
-def metrics(task: "Task", dataset: "Dataset", trained: Trained) -> dict[str, Any]:
-    """Return the numbers that are tracked: at the end ("final") and at each evaluation ("epochs")."""
-    from lab.analysis import trial_scores
-    from lab.analysis.signals import summary
-
-    epochs = []
-    for step, parts in zip(trained.snapshots, trained.decompositions, strict=True):
-        row = _means(step) | {"n_diverged": int(step.diverged_R.sum())}
-        epochs.append({"epoch": step.epoch} | _numbers(row | _parts(parts)))
-    last = trained.snapshots[-1]
-    final: dict[str, Any] = _means(last) | _parts(trained.decompositions[-1], every_interval=True)
-    if trained.validation is not None:
-        for score in ("risk", "error"):
-            for end in ("", "_lo", "_hi"):
-                final[f"val_{score}{end}"] = trained.validation[score + end]
-    for condition, parts in {**trained.shifted, **trained.losses}.items():
-        final |= {f"{condition}_{name}": value for name, value in _parts(parts, every_interval=True).items()}
-    kept_DINC = _kept(trained, trained.probabilities_DINC)
-    final |= trial_scores.scores(kept_DINC, dataset.test.labels, last.diverged_R, level=LEVEL)
-    if trained.decompositions[-1] is not None:
-        final |= ensemble_risks(task, dataset, trained)
-    watched = [step.signals for step in trained.snapshots if step.signals]
-    if watched:
-        final |= summary(watched[0], watched[-1])
-    final |= {
-        "n_replicas": trained.replication.n_replicas,
-        "n_diverged": int(last.diverged_R.sum()),
-        "n_parameters": trained.n_parameters,
-        "seconds": trained.seconds,
-        "replicas_per_second": trained.replication.n_replicas / trained.seconds,
-        **trained.timed,
-    }
-    if trained.growth is not None:
-        final |= trained.growth.metrics()
-    for limit in TRAIN_ERRORS:
-        reached = [row["epoch"] for row in epochs if row.get("train_error", math.inf) <= limit]
-        if reached:
-            final[f"epochs_to_train_error_{limit:g}"] = reached[0]
-    judged = objectives.values(task.spec["objective"], last.metrics, last.diverged_R, trained.validation)
-    for k, value in enumerate(judged):
-        final[f"objective_{k}"] = value
-    written: dict[str, Any] = {"final": _numbers(final), "epochs": epochs}
-    if task.spec.get("prune"):  # what later trials are compared with
-        D, objective = trained.replication.n_resamples, task.spec["objective"]
-        written["by_resample"] = objectives.by_resample(objective, last.metrics, last.diverged_R, D)
-    return written
-
-
-def ensemble_risks(task: "Task", dataset: "Dataset", trained: Trained) -> dict[str, float]:
-    """Return the risk of each kind of ensemble of up to four members: from all replicas, predicted, and measured.
-
-    Names are such as ensemble_same_data_4_risk, see lab.analysis.ensemble.
-    """
-    from lab.analysis.ensemble import ensembles
-
-    p = trained.probabilities_DINC
-    p = np.where(trained.snapshots[-1].diverged_R.reshape(*p.shape[:-2], 1, 1), np.nan, p)
-    table = ensembles(p, dataset.test.labels, dataset.test.posterior, seed=task.spec["seed"], level=LEVEL,
-                      members=N_MEMBERS)  # fmt: skip
-    return {
-        f"ensemble_{row['ensemble']}_{row['n_members']}_{column}": row[column]
-        for row in table.groupby("ensemble").tail(1).to_dict("records")
-        for column in ENSEMBLE_COLUMNS
-    }  # fmt: skip
-
-
-def _means(step: Snapshot) -> dict[str, float]:
-    """Return mean and standard deviation over the replicas that did not diverge, of each score on each split."""
-    values: dict[str, float] = {}
-    for split in SPLITS:
-        for score in SCORES:
-            alive = _alive(step, f"{split}_{score}")
-            alive = alive[np.isfinite(alive)]
-            if len(alive):
-                values[f"{split}_{score}"] = float(alive.mean())
-            if len(alive) > 1:
-                values[f"{split}_{score}_sd"] = float(alive.std(ddof=1))
-    return values
-
-
-def _parts(parts: Mapping[str, Any] | None, *, every_interval: bool = False) -> dict[str, Any]:
-    """Return the terms of a decomposition on the test set; through training, intervals of the main ones only."""
-    if parts is None:
-        return {}
-    counts = {"n_resamples", "n_inits", "n_noise_draws", "n_replicas", "n_test", "level", "design", "loss"}
-    main = ("risk", "bias_sq", "variance", "error")
-    return {
-        name: value
-        for name, value in parts.items()
-        if name not in counts and (every_interval or not name.endswith(("_lo", "_hi")) or name[:-3] in main)
-    }
-
-
-def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    """Leave out what was not measured."""
-    return {name: value for name, value in values.items() if value is not None and math.isfinite(value)}

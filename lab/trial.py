@@ -34,11 +34,11 @@ from lab.errors import DataError, LabError, SpecError, StorageError, one_line
 from lab.growing import Rectangle
 from lab.growth import Growth
 from lab.knobs import TrialConfig
-from lab.outcome import Trained
 from lab.racing import Pruned
 from lab.replication import Replication
 from lab.storage import Home
 from lab.task import Task
+from lab.trained import Trained
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -24,8 +24,8 @@ from lab.knobs import FAMILIES
 from lab.storage import disk_errors, sync, temporary_of, write_synced
 
 if TYPE_CHECKING:
-    from lab.outcome import Trained
     from lab.task import Task
+    from lab.trained import Trained
 
 FORMAT = 1
 MOST_BYTES = 2**28  # of the weights that a trial keeps; of larger networks the first replicas that fit

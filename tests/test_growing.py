@@ -12,11 +12,11 @@ import pytest
 
 from lab import failpoints, growing, growth, trial
 from lab.growing import Rectangle, added
-from lab.outcome import LEVEL
 from lab.replication import Replication
 from lab.spec import Study
 from lab.storage import Home
 from lab.task import Task
+from lab.trained import LEVEL
 from tests import faults
 
 CLOCKS = ("seconds", "replicas_per_second")

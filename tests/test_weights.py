@@ -15,11 +15,11 @@ from lab import history, search, study, training, weights
 from lab.data.datasets import load
 from lab.export import export
 from lab.knobs import TrialConfig
-from lab.outcome import Snapshot, Trained
 from lab.replication import Replication
 from lab.spec import Study
 from lab.storage import Home
 from lab.task import Task
+from lab.trained import Snapshot, Trained
 from lab.trial import evaluate
 
 PLAN = Replication(scheme="bootstrap", n_resamples=2, n_inits=2)
