@@ -110,10 +110,10 @@ def _add_data(case: Case) -> Iterator[Action]:
     change = doubling(case.learning, "risk")
     if change is None or not change[2].hi < 0 or not _worth_it(case, -change[2].value):
         return
-    evidence = f"from {change[0]} to {change[1]} the risk changed by {change[2]}"
+    evidence = f"going from {change[0]} to {change[1]} lowered the risk by {_fallen(change[2])}"
     more = more_examples(case)
     if more is None:
-        text = f"more training examples, of a larger data set (--data): {evidence}, and the pool has no more"
+        text = f"train on more examples, of a larger data set (--data): {evidence}; the pool has no more"
         yield Action(text, None, _fallen(change[2]))
     else:
         yield Action(f"{more.words}: {evidence}", case.command(**more.settings), _fallen(change[2]))
@@ -165,7 +165,7 @@ def _change_capacity(case: Case, way: int) -> Iterator[Action]:
         knobs["depth"] = int(there["depth"])
     name = case.bias_name if way > 0 else "variance"
     how = f"a {'larger' if way > 0 else 'smaller'} network{', beyond the range tried' if beyond else ''}"
-    text = f"{how}: {part[0]} went with {name} changing by {part[1]}, risk by {risk[1]}"
+    text = f"{how}: {part[0]} went with {name} lower by {_fallen(part[1])}, risk lower by {_fallen(risk[1])}"
     yield Action(text, case.command(**knobs) if knobs else None, _fallen(risk[1]))
 
 
@@ -211,14 +211,17 @@ def _switch_on(case: Case) -> Iterator[Action]:
             continue
         n += 1
         own = table[table["variant"] == row["variant"]].set_index("term")["difference"]
-        parts = f"{case.bias_name} by {signed(own['bias_sq'])}, variance by {signed(own['variance'])}"
+        parts = f"{case.bias_name} {signed(own['bias_sq'])}, variance {signed(own['variance'])}"
         if "epoch_time" in own:
             parts += f"; an epoch takes {num(1 + own['epoch_time'])} times as long"
         change = Estimate(row["difference"], row["lo"], row["hi"])
         name = str(row["variant"]).replace("_", " ")
-        text = f"{name}: changed the risk by {change} ({parts})"
+        text = f"{name}: lowered the risk by {_fallen(change)} ({parts})"
         if switched:
-            text = f"{name} as well: alone it changed the risk of the baseline by {change} ({parts})"
+            text = (
+                f"{name} on top of {str(has).replace('_', ' ')}: alone it lowered the risk of the baseline by "
+                f"{_fallen(change)} ({parts})"
+            )
         if knobs is None:  # an ensemble of the baseline's seeds: more of them say it more surely
             knobs = {"n_inits": 2 * int(number(case.row, "n_inits"))}
         yield Action(text, case.command(**knobs) if knobs else None, _fallen(change))

@@ -20,6 +20,7 @@ from lab.analysis.training_curve import GL_LIMIT
 from lab.commands import command
 from lab.growth import WHY
 from lab.numerals import NARROW, num, percent
+from lab.spec import CAPACITY_KNOBS
 
 CHECKS = ["name", "threshold", "measured", "status", "note", "where", "command"]
 UNDERFITTING, OVERFITTING = 0.6, 0.4
@@ -81,9 +82,11 @@ def _precision(case: Case, kind: str, share: object, decided: bool) -> Iterator[
     yield from _targets(case)
     yield Check("above the noise floor", f"upper end of bias² + variance over {NOISE_FLOOR:g} × noise", floor,
                 _status(case.at_floor, noise > 0), where="verdict")  # fmt: skip
-    yield Check(f"share of {case.bias_name}",
-                f"whole interval above {UNDERFITTING:g}: underfitting; below {OVERFITTING:g}: overfitting", str(share),
-                _status(kind in ("underfitting", "overfitting"), decided), where="verdict")  # fmt: skip
+    open_ = kind in ("unclear", "not enough replicas")
+    yield Check("sure enough for a verdict",
+                f"interval of the share of {case.bias_name} above {UNDERFITTING:g}, below {OVERFITTING:g} or between",
+                str(share), _status(open_, decided), where="verdict",
+                command=_when(open_ and decided, more))  # fmt: skip
     gap = f"{percent(train, 1)} to {percent(val, 1)}, gap {percent(val - train, 1)}"
     yield Check("gap from training to validation error (Ng)", "", gap,
                 "info" if math.isfinite(val - train) else "not measured",
@@ -235,7 +238,7 @@ def _search(case: Case) -> Iterator[Check]:
                     "the numbers are those of the search, which picked the luckiest", "verdict",
                     _when(True, case.command()))  # fmt: skip
     table = case.importance
-    if table is not None and len(table):
+    if table is not None and len(table) and not case.spec.get("variants"):  # of which there are too few
         r2 = {str(target): float(rows["r2"].iloc[0]) for target, rows in table.groupby("target", sort=True)}
         known = [value for value in r2.values() if math.isfinite(value)]
         names, little = {"bias_sq": case.bias_name}, bool(known) and min(known) < RELIABLE
@@ -243,8 +246,9 @@ def _search(case: Case) -> Iterator[Check]:
                     ", ".join(f"{names.get(t, t)} {v:.2f}" for t, v in r2.items() if math.isfinite(v)) or "–",
                     _status(little, bool(known)), where="drivers",
                     command=_when(little or not known, case.command(trials=max(2 * len(explore), 40))))  # fmt: skip
-    yield Check("double descent", "significant peak near the interpolation threshold", case.peak.reason,
-                "info" if case.peak.n_pairs else "not measured", where="capacity")  # fmt: skip
+    if case.peak.n_pairs or not set(CAPACITY_KNOBS).isdisjoint(case.spec.get("space", CAPACITY_KNOBS)):
+        yield Check("double descent", "significant peak near the interpolation threshold", case.peak.reason,
+                    "info" if case.peak.n_pairs else "not measured", where="capacity")  # fmt: skip
 
 
 def _edge(knob: str, value: float, domain: dict[str, object]) -> str:
@@ -273,12 +277,14 @@ def _training(case: Case) -> Iterator[Check]:
         number(case.row, "learning_rate"),
     )
     late = bool(found.get("best_in_last_quarter"))
+    flat = late and math.isfinite(number(found, "fall_se")) and not found["improving"]
     length = (2 * epochs if late else epochs / 2) if math.isfinite(epochs) else math.nan
     yield check("overtrained (generalisation loss)", f"at most {GL_LIMIT:g} %, or a rise within two standard errors",
                 f"{num(gl, 2)} %", bool(found.get("overtrained")),
                 case.command(epochs=max(int(best_epoch), 1)) if math.isfinite(best_epoch) else None)  # fmt: skip
-    yield check("best epoch", "neither in the last quarter nor in the first tenth", f"at {percent(best)} of training",
-                late or bool(found.get("best_in_first_tenth")),
+    yield check("best epoch", "not in the first tenth nor, still falling, in the last quarter",
+                f"at {percent(best)} of training{', its fall within two standard errors' if flat else ''}",
+                (late and not flat) or bool(found.get("best_in_first_tenth")),
                 case.command(epochs=max(int(length), 1)) if math.isfinite(length) else None)  # fmt: skip
     rises = bool(found.get("training_loss_rising"))
     yield check("training loss", "does not rise", "rises" if rises else "does not rise", rises,

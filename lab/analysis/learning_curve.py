@@ -19,6 +19,7 @@ import pandas as pd
 
 from lab.analysis.capacity_curve import PART_COLUMNS, Estimate, estimate, newest_first, number_column, of_phase
 from lab.knobs import KNOBS
+from lab.numerals import num
 from lab.seeds import generator
 
 CURVE = [
@@ -247,10 +248,10 @@ def n_needed(extrapolation: Extrapolation | Refusal, target: float) -> Needed:
 
     n, n_lo, n_hi = first("value"), first("lo"), first("hi")
     limit = int(REACH * extrapolation.n_max)
-    what = f"{extrapolation.column} {target:.3g}"
+    what = f"{extrapolation.column} {num(target)}"
     if n is None:
         text = f"{what} is not reached by {limit} examples"
-        text += f", at best from {n_lo}" if n_lo is not None else ""
+        text += f" (lower end of the band: from {n_lo} on)" if n_lo is not None else ""
     else:
         text = f"{what} is reached near {n} examples (band {n_lo} to {n_hi if n_hi is not None else f'over {limit}'})"
     return Needed(target, n, n_lo, n_hi, text)

@@ -12,6 +12,7 @@ from lab.analysis.capacity_curve import number
 from lab.analysis.case import Case
 from lab.errors import SpecError
 from lab.knobs import check_knob
+from lab.numerals import percent
 from lab.replication import Replication
 
 
@@ -54,7 +55,7 @@ def more_replicas(case: Case) -> Change | None:
     words, settings = f"{n_sets} training sets instead of {plan.n_resamples}", {"n_resamples": n_sets}
     if plan.scheme != "disjoint" or not 2 * plan.n_blocks * n_train > _pool(case):
         return Change(words, settings)
-    words += f", with overlap: the pool has no more disjoint ones of {n_train:g}"
+    words += f", {_overlap_costs(n_train / _pool(case))}"
     return Change(words, settings | _overlapping(plan))
 
 
@@ -64,19 +65,27 @@ def more_examples(case: Case) -> Change | None:
     wanted = int(min(2 * now, pool))
     if wanted < 1.1 * now:
         return None
-    words = f"{wanted} training examples instead of {now:g}"
+    words = f"train on {wanted} examples instead of {now:g}"
     if plan is None or plan.scheme != "disjoint":
         return Change(words, {"n_train": wanted})
     fits = pool // plan.n_blocks if math.isfinite(pool) else math.inf
     if fits >= 1.1 * now:
         wanted = int(min(wanted, fits))
-        return Change(f"{wanted} training examples instead of {now:g}", {"n_train": wanted})
+        return Change(f"train on {wanted} examples instead of {now:g}", {"n_train": wanted})
     for n_partitions in range(plan.n_partitions + 1, plan.n_resamples // 2 + 1):
         if plan.n_resamples % n_partitions == 0 and wanted * (plan.n_resamples // n_partitions) <= pool:
             words += f", from {n_partitions} partitions of the pool"
             return Change(words, {"n_train": wanted, "n_partitions": n_partitions})
-    words += ", with overlap: the pool has no more disjoint ones"
+    words += f", {_overlap_costs(wanted / pool)}"
     return Change(words, {"n_train": wanted} | _overlapping(plan))
+
+
+def _overlap_costs(share: float) -> str:
+    """Return what training sets cost that are no longer disjoint, as the pool has no more of those."""
+    return (
+        f"drawn with overlap, as the pool has no more disjoint ones (two share {percent(share)} of their examples, and "
+        "about so much of the variance from the training set then counts as bias²)"
+    )
 
 
 def _overlapping(plan: Replication) -> dict[str, Any]:

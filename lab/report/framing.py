@@ -53,7 +53,8 @@ def facts(page: Page) -> list[tuple[str, str]]:
         ("Trials", f"{len(explore)} of {num(history.spec.get('n_trials'))} · {unlike}"),
         ("Replicas trained", f"{num(trained)} ({page.replicas} a trial)"),
         ("Device", f"{environment.get('device', MISSING)}, torch {environment.get('torch', MISSING)}"),
-        ("Time", f"{duration(wall)} from {moment(trials['started'].min() if len(trials) else None)}"),
+        ("Time", duration(wall)),
+        ("Started", moment(trials["started"].min() if len(trials) else None)),
         ("Commit", str(environment.get("git_commit") or "unknown")[:12]),
         ("Data digest", str(data.get("digest", MISSING))[:12]),
     ]  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from lab.analysis.capacity_curve import estimate
 from lab.analysis.learning_curve import Extrapolation
 from lab.report import figures, figures_trials
 from lab.report.context import CAUSES, Page, which
@@ -24,7 +25,7 @@ def capacity(page: Page) -> Section:
     id, question, short = "capacity", "How does error change with capacity?", "Error against capacity"
     if len(curve) < 2:
         answer = (
-            f"This cannot be said yet: {count(len(curve), 'level')} of capacity measured, and a curve needs two."
+            f"This was not measured: all trials have one capacity, {_at(curve.iloc[0])}, and a curve needs two."
             if len(curve)
             else "This cannot be said: no trial gave a measured risk."
         )
@@ -32,8 +33,12 @@ def capacity(page: Page) -> Section:
     best, first, last = curve.sort_values("risk", kind="stable").iloc[0], curve.iloc[0], curve.iloc[-1]
     answer = (
         f"Risk is lowest, {with_interval(best, 'risk')}, at {_at(best)}; from the smallest to the largest models "
-        f"{page.bias} goes from {num(first['bias_sq'])} to {num(last['bias_sq'])} and variance from "
-        f"{num(first['variance'])} to {num(last['variance'])}."
+        f"{page.bias} {_moved(first, last, 'bias_sq')}, and variance {_moved(first, last, 'variance')}."
+    )
+    ends = (
+        f"From {_at(first)} to {_at(last)} {page.bias} went from {with_interval(first, 'bias_sq')} to "
+        f"{with_interval(last, 'bias_sq')}, and variance from {with_interval(first, 'variance')} to "
+        f"{with_interval(last, 'variance')}{_bend(curve)}."
     )
     n_trials = int(curve["n_trials"].sum())
     caption = (
@@ -65,15 +70,11 @@ def capacity(page: Page) -> Section:
              "Values of 0 or less cannot stand on a log axis: see the numbers."),
         )
     )  # fmt: skip
-    blocks.append(Block("note", sentence(page.tables.peak.reason)))
+    blocks += [Block("note", ends), Block("note", sentence(page.tables.peak.reason))]
     if page.tables.threshold is not None:
-        name = curve["capacity_name"].iloc[0].replace("n_parameters", "parameters")
-        blocks.append(
-            Block(
-                "note",
-                f"Interpolation threshold: training error is at most 1 % from {num(page.tables.threshold)} {name} on.",
-            )
-        )
+        name, at = str(curve["capacity_name"].iloc[0]), num(page.tables.threshold)
+        size = f"{at} parameters" if name == "n_parameters" else f"{name} {at}"
+        blocks.append(Block("note", f"Interpolation threshold: training error is at most 1 % from {size} on."))
     show = [
         ("n_parameters", "parameters"), ("width", "width"), ("depth", "depth"), ("number", "trial"),
         ("n_trials", "trials in level"), *page.columns("risk"), *(page.columns("noise") if page.known_noise else ()),
@@ -84,6 +85,23 @@ def capacity(page: Page) -> Section:
         best=str(best["key"]), link=page.link("capacity_curve.csv"),
     )  # fmt: skip
     return Section(id, question, answer, (*blocks, Block("numbers", table)), short=short)
+
+
+def _moved(first: pd.Series, last: pd.Series, part: str) -> str:
+    """Return "falls", "rises", or that neither can be told from the difference with its interval."""
+    change = estimate(last, part) - estimate(first, part)
+    if not change.excludes_zero:
+        return "may rise or fall"
+    return "falls" if change.hi < 0 else "rises"
+
+
+def _bend(curve: pd.DataFrame) -> str:
+    """Return where between the ends of the curve the variance is lower, or higher, than at both; empty if nowhere."""
+    told = []
+    for word, place in (("lowest", curve["variance"].argmin()), ("highest", curve["variance"].argmax())):
+        if 0 < place < len(curve) - 1:
+            told.append(f"{word} at {_at(curve.iloc[place])}: {with_interval(curve.iloc[place], 'variance')}")
+    return f" ({'; '.join(told)})" if told else ""
 
 
 def _at(row: pd.Series) -> str:
@@ -193,20 +211,18 @@ def more_data(page: Page) -> Section:
     curve, ahead = page.tables.learning.dropna(subset=["risk"]), page.tables.extrapolation
     id, question, short = "data", "Would more data help?", "Learning curve"
     if len(curve) < 2:
-        answer = (
-            "This was not measured: the learning curve is trained after the search, on the confirmed configuration."
-        )
-        return Section(
-            id,
-            question,
-            answer,
-            (Block("note", "To finish the study:"), Block("command", page.command("run"))),
-            short=short,
-        )
+        blocks: list[Block] = []
+        answer = "This was not measured: the plan of this study, in its file, has no learning curve."
+        if page.history.spec.get("learning_curve", True):
+            answer = (
+                "This was not measured: the learning curve is trained after the search, on the confirmed configuration."
+            )
+            blocks = [Block("note", "To finish the study:"), Block("command", page.command("run"))]
+        return Section(id, question, answer, tuple(blocks), short=short)
     first, last = curve.iloc[0], curve.iloc[-1]
     answer = (
         f"From {num(first['n_train'])} to {num(last['n_train'])} training examples the risk went from "
-        f"{num(first['risk'])} to {with_interval(last, 'risk')}"
+        f"{with_interval(first, 'risk')} to {with_interval(last, 'risk')}"
     )
     table = ahead.table if isinstance(ahead, Extrapolation) else None
     if table is not None:

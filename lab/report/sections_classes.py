@@ -53,7 +53,8 @@ def classes(page: Page) -> Section:
             ("auc", "AUC"), ("support", "test images")]  # fmt: skip
     table = table.merge(tables.areas[["class", "auc", "auc_lo", "auc_hi"]], on="class", how="left")
     blocks = [*panel(views), *_confidence(page, who), Block("numbers", table_view(
-        table, show, title="every class", caption=f"One row a class; {who}.", link=page.link("per_class.csv"),
+        table, show, title="every class", link=page.link("per_class.csv"),
+        caption=f"One row a class; {who[0].lower()}{who[1:]}.",
     ))]  # fmt: skip
     if len(tables.summary):
         summary = tables.summary.rename(columns={"lo": "value_lo", "hi": "value_hi"})

@@ -53,7 +53,9 @@ def ensemble(page: Page) -> Section:
         ("risk", "risk"), ("gain", "less than its members"), ("risk_predicted", "predicted from half of the sets"),
         ("risk_measured", "measured on the others"), ("error", "error"), ("n_ensembles", "ensembles of that error"),
     ]  # fmt: skip
-    numbers = table_view(table, show, title="ensembles", caption="One row a kind and size.",
+    alone = table["n_members"] == 1  # gains nothing over itself
+    shown = table.assign(**{c: table[c].where(~alone) for c in ("gain", "gain_lo", "gain_hi")})
+    numbers = table_view(shown, show, title="ensembles", caption="One row a kind and size.",
                          link=page.link("ensembles.csv"))  # fmt: skip
     return Section(id, question, answer, (*panel(views), Block("numbers", numbers)), short=short)
 
@@ -63,8 +65,8 @@ def _check(seeds: pd.Series, n_held_back: float) -> str:
     if pd.isna(seeds["risk_measured"]):
         return ""
     return (
-        f" Of {seeds['n_members']} seeds, half of the training sets predict {num(seeds['risk_predicted'])}; "
-        f"ensembles on the other {num(n_held_back)} have {with_interval(seeds, 'risk_measured')}."
+        f" Checked on {seeds['n_members']} seeds: half of the training sets predict {num(seeds['risk_predicted'])}, "
+        f"and ensembles on the other {num(n_held_back)} have {with_interval(seeds, 'risk_measured')}."
     )
 
 

@@ -54,7 +54,11 @@ def examples(page: Page) -> Section:
                        short=short)  # fmt: skip
     suspected = table[table["suspected"]]
     wrong = int((table["vote"] != table["label"]).sum())
-    labels = f"{count(len(suspected), 'label')} should be checked" if len(suspected) else "no label looks wrong"
+    labels = (
+        f"{count(len(suspected), 'label')} should be checked"
+        if len(suspected)
+        else "no label is suspected of being wrong"
+    )
     answer = (
         f"The hardest tenth of the {len(table)} test images carries {percent(concentration(table))} of the risk; most "
         f"replicas are wrong on {count(wrong, 'image')}, and {labels}."

@@ -22,8 +22,8 @@ def interventions(page: Page) -> Section | None:
     higher = [name for name in order if risk.loc[name, "lo"] > 0]
     rest = len(order) - len(lower) - len(higher)
     answer = (
-        f"Of {count(len(order), 'technique')} switched on one at a time, {len(lower)} lowered the risk, {len(higher)} "
-        f"raised it, and of {rest} it cannot be said"
+        f"Of {count(len(order), 'technique')} switched on one at a time, {len(lower) or 'none'} lowered the risk, "
+        f"{len(higher) or 'none'} raised it" + (f", and of {rest} it cannot be said" if rest else "")
     )
     if lower:
         row = risk.loc[lower[0]]
@@ -39,6 +39,7 @@ def interventions(page: Page) -> Section | None:
         "seem to have one."
     )
     blocks: list[Block] = []
+    height = "h3" if len(order) < 5 else "h4" if len(order) < 8 else "h5" if len(order) < 13 else "h6"
     for id, terms, title in (
         ("interventions-parts", PARTS, "Risk and its parts"),
         ("interventions-causes", CAUSES, "Where the variance changes"),
@@ -46,12 +47,12 @@ def interventions(page: Page) -> Section | None:
         fig = forest(table, terms, with_noise=page.known_noise)
         if fig is not None:
             label = f"{title}: change by each technique, with intervals; the numbers are in the table below. {answer}."
-            blocks += panel([figure_view(fig, id, label=label, title=title, caption=caption, height="h6")])
+            blocks += panel([figure_view(fig, id, label=label, title=title, caption=caption, height=height)])
     fig = forest(table, ("epoch_seconds",), with_noise=page.known_noise)
     if fig is not None and "epoch_time" in wide:
         told = f"Longest: {_longest(table)}."
         blocks += panel([figure_view(
-            fig, "interventions-seconds", title="Seconds an epoch of all replicas takes", height="h6",
+            fig, "interventions-seconds", title="Seconds an epoch of all replicas takes", height=height,
             label=f"Seconds of an epoch: change by each technique, with intervals. {told}",
             caption=f"{_pairs(table)} {page.level} % intervals. {told}",
         )])  # fmt: skip

@@ -8,7 +8,7 @@ from lab.analysis import coverage
 from lab.analysis.signals import LIMITS, flagged
 from lab.report import figures_more
 from lab.report.context import Page, which
-from lab.report.text import is_number, num, percent
+from lab.report.text import is_number, num, percent, sentence
 from lab.report.view import Block, figure_view, panel, table_view
 
 LOSSES = {  # loss → its columns: risk, noise, bias, variance and its causes
@@ -66,7 +66,9 @@ def _short(focus: pd.Series) -> str:
             for key in ("cross_entropy", "zero_one"):
                 if column and column.startswith(f"{key}_"):
                     text = coverage.remark(column.removeprefix(f"{key}_"), D, I, loss=key)
-                    told += f" {loss}, {part.replace('_', ' ')}: {text}." if text else ""
+                    words = part.replace("_resample", " from the training set").replace("_init", " from the seed")
+                    words = words.replace("_interaction", " from both together")
+                    told += f" {sentence(f'{loss}, {words}: {text}')}" if text else ""
     return told
 
 
@@ -137,10 +139,10 @@ def signals(page: Page) -> list[Block]:
     if table.empty or focus is None:
         return []
     fig = figures_more.gradients(table)
-    counts = [f"{int(focus[n])} {w}" for n, w in (("n_vanishing", "vanishing"), ("n_exploding", "exploding"))
+    counts = [f"{w} in {int(focus[n])}" for n, w in (("n_vanishing", "vanishing"), ("n_exploding", "exploding"))
               if pd.notna(focus.get(n))]  # fmt: skip
-    ratio = focus.get("signal_gradient_ratio")
-    told = f"Replicas with gradients {', '.join(counts)}; first to last layer {num(ratio)}."
+    ratio = f"in the first layer {num(focus.get('signal_gradient_ratio'))} times those in the last"
+    told = f"Gradients {', '.join([*counts, ratio])}, of n = {num(focus.get('n_replicas'))} replicas."
     views = [] if fig is None else [figure_view(
         fig, "signals", title="Gradients by layer through training", height="h2",
         label=f"Root mean square of the gradient of each layer against the epoch. {told}",

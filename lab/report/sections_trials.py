@@ -8,7 +8,7 @@ from lab.commands import run_command
 from lab.report import figures_trials
 from lab.report.context import Page
 from lab.report.tables import TARGETS
-from lab.report.text import count, interval, is_number, knob_value, num, percent
+from lab.report.text import count, interval, is_number, knob_value, num, percent, with_interval
 from lab.report.view import Block, Cell, Row, Section, TableView, figure_view, panel, table_view
 
 
@@ -48,7 +48,7 @@ def drivers(page: Page) -> Section:
     answer = "; ".join(sentences) + "."
     answer = answer[0].upper() + answer[1:]
     facts = [
-        f"{page.part(str(t))}: ranking {g['status'].iloc[0]}, R² = {num(g['r2'].iloc[0], 2)}, "
+        f"{page.part(str(t))}: {_ranking(g['status'].iloc[0])}, R² = {num(g['r2'].iloc[0], 2)}, "
         f"{percent(g['unexplained'].iloc[0])} unexplained"
         for t, g in table.groupby("target", sort=True)
     ]
@@ -73,6 +73,10 @@ def drivers(page: Page) -> Section:
         link=page.link("importance.csv"),
     )  # fmt: skip
     return Section(id, question, answer, (*blocks, Block("numbers", numbers)), short=short)
+
+
+def _ranking(status: str) -> str:
+    return status if status == "no ranking" else f"{status} ranking"
 
 
 def _strength(row: pd.Series) -> str:
@@ -119,13 +123,12 @@ def trade_offs(page: Page) -> Section:
         if len(front) == 1:
             answer = (
                 f"There is no trade-off: trial {ends[0]['number']:g} has the lowest {page.bias}, "
-                f"{num(ends[0]['bias_sq'])}, and the lowest variance, {num(ends[0]['variance'])}."
+                f"{with_interval(ends[0], 'bias_sq')}, and the lowest variance, {with_interval(ends[0], 'variance')}."
             )
         else:
             answer = (
-                f"{len(front)} of {len(measured)} trials are beaten by no other in both parts: they reach from "
-                f"{page.bias} {num(ends[0]['bias_sq'])} with variance {num(ends[0]['variance'])} to {page.bias} "
-                f"{num(ends[1]['bias_sq'])} with variance {num(ends[1]['variance'])}."
+                f"{len(front)} of {len(measured)} trials are beaten by no other in both parts, from "
+                f"{_ends(page, ends[0])} to {_ends(page, ends[1])}."
             )
         best = measured.sort_values(["selection_risk", "number"], kind="stable").iloc[0]
         fig = figures_trials.trade_off(explore, str(best["key"]))
@@ -137,6 +140,11 @@ def trade_offs(page: Page) -> Section:
             blocks += panel([figure_view(fig, "trade-off", label=f"Scatter of {page.bias} against variance. {answer}",
                                          caption=caption, height="h4")])  # fmt: skip
     return Section(id, question, answer, tuple(blocks), partial="trials", partial_first=False, short=short)
+
+
+def _ends(page: Page, row: pd.Series) -> str:
+    parts = f"{page.bias} {with_interval(row, 'bias_sq')}, variance {with_interval(row, 'variance')}"
+    return f"trial {row['number']:g} ({parts})"
 
 
 def trials_table(page: Page) -> TableView:

@@ -49,9 +49,17 @@ def _tile(page: Page, focus: pd.Series, name: str) -> dict[str, str]:
     value = focus.get(name)
     band = interval(focus.get(f"{name}_lo"), focus.get(f"{name}_hi"), value) if name != "noise" else "known exactly"
     flag = "Estimate below 0: too small to tell from 0" if value is not None and value < 0 else ""
+    note = f"wrong on {_errors(focus)} of the test images" if name == "risk" and is_number(focus.get("error")) else ""
     if band and is_number(focus.get("n_resamples")) and is_number(focus.get("n_inits")):
         flag = flag or coverage.remark(name, int(focus["n_resamples"]), int(focus["n_inits"]))
-    return {"id": name, "name": page.part(name), "value": num(value), "band": band, "flag": flag}
+    return {"id": name, "name": page.part(name), "value": num(value), "band": band, "flag": flag, "note": note}
+
+
+def _errors(focus: pd.Series) -> str:
+    """Return the error rate with its interval, in per cent."""
+    ends = [focus.get(f"error{end}") for end in ("_lo", "_hi")]
+    band = f" [{', '.join(percent(end, 1) for end in ends)}]" if all(map(is_number, ends)) else ""
+    return f"{percent(focus['error'], 1)}{band}"
 
 
 def _share(page: Page, focus: pd.Series) -> tuple[list[dict[str, str]], str]:
@@ -95,6 +103,10 @@ def _what_would_change_it(page: Page) -> str:
         )
         which_end = "lower" if d.kind == "underfitting" else "upper"
         return f"What would change it: if the {which_end} end, now {percent(end)}, {word} {percent(line)}."
+    if d.kind == "balanced":
+        ends = f"{percent(d.share_lo)} and {percent(d.share_hi)}"
+        limits = f"{percent(OVERFITTING)} to {percent(UNDERFITTING)}"
+        return f"What would change it: if one of the ends, now {ends}, left the range from {limits}."
     if d.kind != "unclear":
         return "What would change it: another data set or other fixed knobs; see the caveats."
     lines = [line for line in (OVERFITTING, UNDERFITTING) if d.share_lo < line < d.share_hi]

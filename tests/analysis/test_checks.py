@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from lab.analysis.diagnosis import checks_table, diagnose
-from tests.analysis.histories import DATA, SPEC, run, trials
+from tests.analysis.histories import DATA, SPEC, curves, run, trials
 
 
 class TestChecks:
@@ -20,6 +20,37 @@ class TestChecks:
         inside = run(0.3, 0.05) | {"width": 32, "depth": 4, "dropout": 0.0}  # nothing lies below a dropout of 0
         assert self.status(trials(inside), name) == ("ok", "all inside")
         assert self.status(trials(inside | {"dropout": 0.5}), name)[0] == "attention"
+
+    def test_only_what_leaves_the_verdict_open_asks_for_attention(self):
+        name = "sure enough for a verdict"
+        for row in (run(0.30, 0.05), run(0.05, 0.30), run(0.20, 0.20)):  # underfitting, overfitting, balanced
+            assert self.status(trials(row), name)[0] == "ok"
+        assert self.status(trials(run(0.20, 0.15)), name)[0] == "attention"
+        assert self.status(trials(run(0.30, 0.05, width=0.6)), name)[0] == "attention"
+        found = checks_table(diagnose(trials(run(0.20, 0.15)), study="s", spec=SPEC, data=DATA)).set_index("name")
+        assert "n_resamples=16" in found.loc[name, "command"]
+
+    def test_a_best_epoch_at_the_end_asks_for_longer_training_only_if_the_fall_is_more_than_chance(self):
+        for shape, status in ((lambda e: 1 - 0.01 * e, "attention"), (lambda e: 0.4 + 0.1 * (e < 30), "ok")):
+            replicas = curves(shape)
+            if status == "ok":  # lowest at the end, by a tenth of the standard error of a difference
+                means = replicas.groupby("epoch")["val_risk"].mean()
+                replicas.loc[replicas["epoch"] == 60, "val_risk"] += means.min() - means[60] - 1e-4
+            found = checks_table(diagnose(trials(run(0.3, 0.05)), replicas=replicas)).set_index("name")
+            assert found.loc["best epoch", "measured"].startswith("at 100")
+            assert found.loc["best epoch", "status"] == status
+        assert "within two standard errors" in found.loc["best epoch", "measured"]
+
+    def test_what_a_study_does_not_ask_is_no_check(self):
+        ranking = pd.DataFrame({"target": ["bias_sq", "variance"], "knob": "dropout", "r2": [0.9, 0.1]})
+
+        def names(**spec):
+            table = diagnose(trials(run(0.3, 0.05)), spec=SPEC | spec, data=DATA, importance=ranking)
+            return set(checks_table(table)["name"])
+
+        asked = {"what the knobs explain", "double descent"}
+        assert asked <= names()
+        assert names(space={}, variants={"baseline": {}}).isdisjoint(asked)
 
     def test_what_was_only_found_and_not_confirmed_is_not_measured_and_luck_is_seen(self):
         name, found = "confirmed as found in the search", run(0.20, 0.05, phase="explore")

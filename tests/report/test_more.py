@@ -118,4 +118,4 @@ def test_the_page_holds_all_of_it(richer):
     assert "data-signals" in drawn
     headings = [text for _, text in outline.all("h3")]
     assert "Does it hold on harder images?" in headings
-    assert any("gradients 2 vanishing, 0 exploding" in text for _, text in outline.all("figcaption"))
+    assert any("Gradients vanishing in 2, exploding in 0, " in text for _, text in outline.all("figcaption"))
