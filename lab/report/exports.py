@@ -45,6 +45,8 @@ def _frames(history: History, tables: Tables) -> dict[str, pd.DataFrame]:
         "signals": tables.signals,
         "ensembles": tables.ensembles,
     }
+    if len(tables.noisy_labels):
+        frames["noisy_labels"] = tables.noisy_labels
     if len(tables.interventions):
         frames["interventions"] = tables.interventions
     ahead = {"risk": tables.extrapolation, **tables.extrapolations}

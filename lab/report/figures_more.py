@@ -80,3 +80,27 @@ def ensembles(table: pd.DataFrame) -> go.Figure | None:
             hovertemplate=f"%{{text}} {name}: %{{y:.3g}}<extra></extra>",
         )  # fmt: skip
     return fig
+
+
+def labels_variance(table: pd.DataFrame, knobs: list[str]) -> go.Figure | None:
+    """Return the variance that redrawn labels make against the share of them that is noise, a line a capacity.
+
+    Args:
+        table: `lab.analysis.noisy_labels.noisy_labels`.
+        knobs: The capacity knobs that vary in it; of more than four capacities the first, the last and two between.
+    """
+    lines = [rows for _, rows in table.groupby(knobs, sort=True)] if knobs else [table]
+    if len(lines) > len(RANKED):
+        lines = [lines[round(k * (len(lines) - 1) / (len(RANKED) - 1))] for k in range(len(RANKED))]
+    if max(len(rows) for rows in lines) < 2:
+        return None
+    fig = figure(
+        x={"title": {"text": "share of redrawn labels"}}, hover="x unified",
+        y={"title": {"text": "variance from the noise of the labels"}},
+    )  # fmt: skip
+    for rows, style in zip(lines, RANKED, strict=False):
+        x = rows["label_noise"].tolist()
+        name = ", ".join(f"{knob} {rows[knob].iloc[0]:g}" for knob in knobs) or "from the labels"
+        band(fig, x, rows["variance_of_labels_lo"], rows["variance_of_labels_hi"], style.color)
+        line(fig, x, rows["variance_of_labels"], style, name=name)
+    return fig

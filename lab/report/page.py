@@ -26,6 +26,7 @@ from lab.report import (
     sections_ensemble,
     sections_examples,
     sections_interventions,
+    sections_labels,
     sections_trials,
 )
 from lab.report.context import Page
@@ -145,7 +146,9 @@ def assemble(context: dict[str, Any], sections: list[Section]) -> str:
 
 def _on_the_space(page: Page) -> list[Section]:
     """Return what can be said of a space of configurations; variants, which differ in one thing each, span none."""
-    return [sections.capacity(page), sections_trials.drivers(page), sections_trials.trade_offs(page)]
+    labels = sections_labels.noisy_labels(page)
+    asked = [] if labels is None else [labels]
+    return [*asked, sections.capacity(page), sections_trials.drivers(page), sections_trials.trade_offs(page)]
 
 
 def policy(scripts: list[str], styles: list[str]) -> str:

@@ -16,6 +16,7 @@ from lab.analysis.ensemble import ensembles
 from lab.analysis.examples import per_example, votes
 from lab.analysis.interventions import interventions
 from lab.analysis.learning_curve import Extrapolation, Needed, Refusal, extrapolate, learning_curve, n_needed
+from lab.analysis.noisy_labels import noisy_labels
 from lab.analysis.training_curve import convergence, training_curves
 from lab.errors import LabError
 from lab.history import Examples, History
@@ -67,6 +68,7 @@ class Tables:
     votes_NC: np.ndarray | None = None  # how many replicas predict each class
     images: Examples | None = None  # of the hardest test images
     interventions: pd.DataFrame = field(default_factory=pd.DataFrame)  # in a study of variants
+    noisy_labels: pd.DataFrame = field(default_factory=pd.DataFrame)  # where the noise of the labels is redrawn
     signals: pd.DataFrame = field(default_factory=pd.DataFrame)
     ensembles: pd.DataFrame = field(default_factory=pd.DataFrame)
     predictions_note: str = ""
@@ -118,6 +120,7 @@ def collect(history: History) -> Tables:
         extrapolations={target: extrapolate(learning, target) for target in TARGETS},
         needed=_needed(learning, ahead),
         interventions=changes,
+        noisy_labels=noisy_labels(history.trials),
         **pictures,
     )
 

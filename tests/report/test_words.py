@@ -4,9 +4,14 @@ import dataclasses
 
 import pandas as pd
 
+from lab.analysis.noisy_labels import noisy_labels
 from lab.report import sections, sections_interventions
 from lab.report.context import Page
+from lab.report.exports import files
+from lab.report.figures_more import labels_variance
+from lab.report.page import render
 from lab.report.verdict import limits
+from tests.analysis.test_noisy_labels import noisy
 from tests.report.test_page import Outline, without_bundle
 
 
@@ -56,8 +61,8 @@ def test_one_capacity_is_named_as_such(made):
 def test_a_study_whose_plan_has_no_learning_curve_is_not_told_to_finish_it(made):
     history, tables, _ = made("healthy")
     tables = dataclasses.replace(tables, learning=tables.learning.iloc[:0])
-    for planned, n_blocks in ((True, 2), (False, 0)):
-        spec = history.spec | {"learning_curve": [1.0, 0.5] if planned else []}
+    for sizes, n_blocks in (([1.0, 0.5], 2), ([], 0), ([1.0], 0)):
+        spec, planned = history.spec | {"learning_curve": sizes}, n_blocks > 0
         section = sections.more_data(Page(dataclasses.replace(history, spec=spec), tables))
         assert len(section.blocks) == n_blocks
         assert ("plan of this study" in section.answer) != planned
@@ -75,6 +80,22 @@ def test_techniques_of_which_nothing_is_in_doubt_are_counted_without_a_rest(made
     page = Page(dataclasses.replace(history, spec=spec), dataclasses.replace(tables, interventions=changes))
     answer = sections_interventions.interventions(page).answer
     assert answer.startswith("Of 2 techniques switched on one at a time, 2 lowered the risk, none raised it; a lowered")
+
+
+def test_the_variance_from_redrawn_labels_has_a_section_of_its_own_where_it_was_measured(made):
+    history, tables, page = made("healthy")
+    assert 'id="labels"' not in page
+    rows = [noisy(share, width, share * width / 1000, number=k) for k, (share, width) in enumerate(
+        [(0.0, 16), (0.0, 64), (0.4, 16), (0.4, 64)])]  # fmt: skip
+    tables = dataclasses.replace(tables, noisy_labels=noisy_labels(pd.DataFrame(rows)))
+    outline = Outline(without_bundle(render(history, tables)))
+    [section] = [text for attrs, text in outline.all("section") if attrs["id"] == "labels"]
+    told = " ".join(section.replace("\u00a0", " ").split())
+    assert "It is largest with 40 % of the labels redrawn and width 64: another draw alone" in told
+    assert "a variance of 0.154 [0.114, 0.234], 38 % of all of it." in told  # 0.4 · 64 / 1000 · (0 + 1 + 2 + 3) of 0.4
+    figure = labels_variance(tables.noisy_labels, ["width"])
+    assert [trace.name for trace in figure.data if trace.name] == ["width 16", "width 64"]
+    assert "noisy_labels.csv" in files(history, tables)
 
 
 def test_an_ensemble_of_one_has_no_gain_over_itself(made):
