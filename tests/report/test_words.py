@@ -72,7 +72,7 @@ def test_techniques_of_which_nothing_is_in_doubt_are_counted_without_a_rest(made
     history, tables, _ = made("healthy")
     changes = pd.DataFrame([
         {"variant": name, "term": term, "baseline": 0.4, "value": 0.3, "difference": -0.1, "lo": -0.2, "hi": -0.05,
-         "n_resamples": 8, "n_inits": 4, "n_test": 400}
+         "n_resamples": 8, "n_inits": 4, "n_test": 400, "n_timings": float("nan")}
         for name in ("a", "b") for term in ("risk", "bias_sq", "variance", "variance_resample", "variance_init",
                                             "variance_interaction", "error")
     ])  # fmt: skip
