@@ -9,7 +9,8 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,15 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
+
+
+def rounds(seconds: float) -> Iterator[int]:
+    """Yield the numbers of the rounds that fit into this time, by the longest so far; one round in any case."""
+    started, longest, number = time.monotonic(), 0.0, 0
+    while number == 0 or time.monotonic() - started + longest < seconds:
+        began = time.monotonic()
+        yield number
+        number, longest = number + 1, max(longest, time.monotonic() - began)
 
 
 def write(name: str, about: str, tables: Mapping[str, Rows], facts: Mapping[str, Any], folder: Path = FOLDER) -> None:

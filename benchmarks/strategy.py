@@ -15,6 +15,7 @@ from lab.training.allocator import keep_freed_memory
 
 MLP_PACKS = (1, 4, 16, 32, 64, 128)
 CONVOLUTION_PACKS = (1, 2, 4, 8, 16)
+AROUND = 4  # convolutional packs are measured up to this many times the one that is chosen
 DIGITS, FASHION, COLOUR = (1, 8, 8), (1, 28, 28), (3, 32, 32)
 GRID = [
     *(Case("mlp", 3, width, DIGITS, 32, 0) for width in (16, 64, 256)),
@@ -27,46 +28,62 @@ GRID = [
 ]
 ABOUT = """One optimiser step of one replica, in milliseconds: packs of so many replicas, trained by `lab.training.fit`,
 beside the best loop over single networks (tensors on the device, fused Adam, channels last where there are images).
-Random images; {clock}; least of {rounds} interleaved rounds of {seconds} s and one epoch each, in a process that keeps
-freed memory. `chosen` is what the lab chooses by
-itself where many replicas are asked for, `loss` its time over that of the best column, less 1."""
+Random images; {clock}; least of n = {rounds} rounds over all cases, as many as fit into {minutes:g} minutes, each of
+at least {seconds} s and one epoch of four steps, in a process that keeps freed memory. `chosen` is what the lab chooses
+by itself where many replicas are asked for, `loss` its time over that of the best column, less 1. Convolutional networks
+were not measured in packs of more than {around} times what is chosen."""
 
 
 def main(arguments: list[str] | None = None, folder: Path = records.FOLDER) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=0.3)
+    parser.add_argument("--minutes", type=float, default=8.0, help="that the rounds may take in all")
+    parser.add_argument("--seconds", type=float, default=0.15, help="of each measurement, at the least")
     parser.add_argument("--quick", action="store_true", help="two small cases")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     keep_freed_memory()
     grid = [GRID[0], GRID[6]] if options.quick else GRID
+    least: dict[Case, dict[str, float]] = {case: {} for case in grid}
+    n_rounds = 0
+    for _ in records.rounds(60 * options.minutes):
+        n_rounds += 1
+        for case in grid:
+            print(f"round {n_rounds}: {case.name}", flush=True)
+            for column, time in measure(case, options.seconds, options.device).items():
+                least[case][column] = min(time, least[case].get(column, time))  # a neighbour only adds to a time
     tables: dict[str, list[dict[str, object]]] = {}
     for case in grid:
-        print(case.name, flush=True)
-        tables.setdefault(case.family, []).append(measure(case, options.rounds, options.seconds, options.device))
+        tables.setdefault(case.family, []).append(row(case, least[case], options.device))
     clock = "processor time, one thread" if options.device == "cpu" else "wall time"
-    about = ABOUT.format(clock=clock, rounds=options.rounds, seconds=options.seconds)
+    about = ABOUT.format(clock=clock, rounds=n_rounds, seconds=options.seconds, around=AROUND, minutes=options.minutes)
     name = "strategy" if options.device == "cpu" else f"strategy_{options.device}"
     records.write(name, about, tables, records.machine(**loops.gpu(options.device)), folder)
     return 0
 
 
-def measure(case: Case, rounds: int, seconds: float, device: str) -> dict[str, object]:
-    """Return the row of a case."""
-    packs = MLP_PACKS if case.family == "mlp" else CONVOLUTION_PACKS
-    times: dict[str, list[float]] = {}
-    for _ in range(rounds):
-        for column, work in [
-            ("loop", loops.best_loop(case, seconds, device=device)),
-            *((f"pack {pack}", loops.lab(case, seconds, device=device, pack=pack)) for pack in packs),
-        ]:
-            times.setdefault(column, []).append(1e3 * (work.cost if device == "cpu" else 1 / work.rate))
-    least = {column: min(values) for column, values in times.items()}  # a neighbour on the machine only adds to a time
-    chosen = loops.chosen_pack(case, max(packs), device)
+def packs(case: Case) -> tuple[int, ...]:
+    """Return all sizes of pack that a table has columns for."""
+    return MLP_PACKS if case.family == "mlp" else CONVOLUTION_PACKS
+
+
+def measure(case: Case, seconds: float, device: str) -> dict[str, float]:
+    """Return column → milliseconds of a replica-step, of one round."""
+    works = {"loop": loops.best_loop(case, seconds, device=device)}
+    chosen = loops.chosen_pack(case, max(packs(case)), device)
+    for pack in packs(case):
+        if case.family == "mlp" or pack <= AROUND * chosen:
+            works[f"pack {pack}"] = loops.lab(case, seconds, device=device, pack=pack)
+    return {column: 1e3 * (work.cost if device == "cpu" else 1 / work.rate) for column, work in works.items()}
+
+
+def row(case: Case, least: dict[str, float], device: str) -> dict[str, object]:
+    """Return the row of a case; None where nothing was measured."""
+    chosen = loops.chosen_pack(case, max(packs(case)), device)
     loss = least[f"pack {chosen}"] / min(least.values()) - 1
-    return {"case": case.name, **least, "chosen": chosen, "loss": round(loss, 3)}
+    columns = ["loop", *(f"pack {pack}" for pack in packs(case))]
+    times = {column: least.get(column) for column in columns}
+    return {"case": case.name, **times, "chosen": chosen, "loss": round(loss, 3)}
 
 
 if __name__ == "__main__":

@@ -8,8 +8,7 @@ import argparse
 import multiprocessing
 import os
 import statistics
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -106,15 +105,6 @@ def on_gpu(device: str, case: Case, seconds: float, compiled: bool) -> dict[str,
     }
 
 
-def fitting(seconds: float) -> Iterator[int]:
-    """Yield the numbers of the rounds that fit into this time, by the longest so far; one round in any case."""
-    started, longest, number = time.monotonic(), 0.0, 0
-    while number == 0 or time.monotonic() - started + longest < seconds:
-        began = time.monotonic()
-        yield number
-        number, longest = number + 1, max(longest, time.monotonic() - began)
-
-
 def row(case: Case, rounds: list[dict[str, float]]) -> dict[str, object]:
     """Return the row of a case: medians over the rounds."""
 
@@ -155,7 +145,7 @@ def main(arguments: list[str] | None = None, folder: Path = records.FOLDER) -> i
     rounds: dict[Case, list[dict[str, float]]] = {case: [] for case in grid}
     facts = records.machine(**loops.gpu(options.device))
     try:
-        for number in fitting(60 * options.minutes):
+        for number in records.rounds(60 * options.minutes):
             for case in grid:
                 print(f"round {number + 1}: {case.name}", flush=True)
                 one = (

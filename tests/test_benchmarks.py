@@ -33,6 +33,17 @@ def test_a_record_holds_what_was_measured_on_what_and_when(tmp_path):
     )
 
 
+def test_a_round_is_begun_only_if_one_as_long_as_the_longest_fits(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(records.time, "monotonic", lambda: clock[0])
+    lengths, begun = [3.0, 5.0, 1.0, 2.0, 1.0], []
+    for number in records.rounds(16.5):
+        begun.append(clock[0])
+        clock[0] += lengths[number]
+    assert begun == [0.0, 3.0, 8.0, 9.0, 11.0]  # 12 + 5 is more than that
+    assert list(records.rounds(0.0)) == [0]
+
+
 @pytest.mark.slow
 def test_what_a_study_costs_beside_its_training_is_written_down(tmp_path):
     # a process of its own: it trains with fakes from then on

@@ -30,12 +30,13 @@ def test_throughput_says_how_many_replica_steps_a_second_each_way_does(tmp_path)
 def test_the_table_of_pack_sizes_has_a_row_a_case(tmp_path):
     threads = torch.get_num_threads()
     try:
-        assert strategy.main(["--quick", "--rounds", "1", "--seconds", "0.01"], tmp_path) == 0
+        assert strategy.main(["--quick", "--minutes", "0", "--seconds", "0.01"], tmp_path) == 0
     finally:
         torch.set_num_threads(threads)
     for rows in json.loads((tmp_path / "strategy.json").read_text())["tables"].values():
         for row in rows:
-            times = [value for name, value in row.items() if name == "loop" or name.startswith("pack ")]
+            columns = [value for name, value in row.items() if name == "loop" or name.startswith("pack ")]
+            times = [value for value in columns if value is not None]
             assert row["loss"] == pytest.approx(row[f"pack {row['chosen']}"] / min(times) - 1, abs=1e-3)
 
 
@@ -60,17 +61,6 @@ def test_floating_point_operations_are_counted_as_by_hand():
     forward = 2 * 4 * (64 * 16 + 16 * 10)
     first_needs_no_gradient_of_its_input = 2 * 4 * 64 * 16
     assert ways.flops(case) == 3 * forward - first_needs_no_gradient_of_its_input
-
-
-def test_a_round_is_begun_only_if_one_as_long_as_the_longest_fits(monkeypatch):
-    clock = [0.0]
-    monkeypatch.setattr(throughput.time, "monotonic", lambda: clock[0])
-    lengths, begun = [3.0, 5.0, 1.0, 2.0, 1.0], []
-    for number in throughput.fitting(16.5):
-        begun.append(clock[0])
-        clock[0] += lengths[number]
-    assert begun == [0.0, 3.0, 8.0, 9.0, 11.0]  # 12 + 5 is more than that
-    assert list(throughput.fitting(0.0)) == [0]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.family)

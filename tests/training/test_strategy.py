@@ -31,8 +31,9 @@ def test_the_rule_costs_a_tenth_more_than_the_best_that_was_measured_at_the_most
     """Loops over single networks and all sizes of pack; the table is benchmarks/strategy.md."""
     content = json.loads(TABLE.read_text())
     rows = {row["case"]: row for table in content["tables"].values() for row in table}
-    times = {name: value for name, value in rows[case.name].items() if name.startswith(("loop", "pack"))}
-    chosen = chosen_pack(case, max(int(name.removeprefix("pack ")) for name in times if name != "loop"), "cpu")
+    columns = {name: value for name, value in rows[case.name].items() if name.startswith(("loop", "pack"))}
+    chosen = chosen_pack(case, max(int(name.removeprefix("pack ")) for name in columns if name != "loop"), "cpu")
+    times = {name: value for name, value in columns.items() if value is not None}
     assert times[f"pack {chosen}"] <= 1.1 * min(times.values())
 
 
