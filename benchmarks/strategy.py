@@ -27,11 +27,11 @@ GRID = [
     *(Case("resnet", 2, width, COLOUR, 64, 0) for width in (4, 8, 16)),
 ]
 ABOUT = """One optimiser step of one replica, in milliseconds: packs of so many replicas, trained by `lab.training.fit`,
-beside the best loop over single networks (tensors on the device, fused Adam, channels last where there are images).
-Random images; {clock}; least of n = {rounds} rounds over all cases, as many as fit into {minutes:g} minutes, each of
-at least {seconds} s and one epoch of four steps, in a process that keeps freed memory. `chosen` is what the lab chooses
-by itself where many replicas are asked for, `loss` its time over that of the best column, less 1. Convolutional networks
-were not measured in packs of more than {around} times what is chosen."""
+beside the best loop over single networks (tensors on the device, fused Adam, channels last where there are
+images). Random images; {clock}; least of n = {rounds} rounds over all cases, as many as fit into {minutes:g}
+minutes, each of at least {seconds} s and one epoch of four steps, in a process that keeps freed memory. `chosen`
+is what the lab chooses by itself where many replicas are asked for, `loss` its time over that of the best column,
+less 1. Packs of convolutions of more than {around} times what is chosen were not measured."""
 
 
 def main(arguments: list[str] | None = None, folder: Path = records.FOLDER) -> int:

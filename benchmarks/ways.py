@@ -1,4 +1,4 @@
-"""Ways to train convolutional networks on the CPU that were tried, and the floor below all of them.
+"""Ways to train on the CPU that were tried, and the floors below all of them.
 
 `python -m benchmarks.ways`: processor time of one step of one replica, one thread. What the lab does by default is made
 from this and from benchmarks/strategy.py.
@@ -7,7 +7,7 @@ from this and from benchmarks/strategy.py.
 import argparse
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
@@ -24,16 +24,29 @@ from lab import models
 from lab.training.allocator import keep_freed_memory
 
 GRID = [
+    Case("mlp", 3, 256, (1, 8, 8), 32, 32),
     *(Case("cnn", 2, width, (1, 28, 28), 64, 16) for width in (8, 32)),
-    Case("resnet", 2, 8, (3, 32, 32), 64, 8),
+    *(Case("resnet", 2, width, (3, 32, 32), 64, 8) for width in (8, 16)),
 ]
-ABOUT = """Processor time of one optimiser step of one replica in milliseconds, one thread, least of {rounds}
-interleaved rounds of {seconds} s and one epoch each. `grouped` are the lab's stacks of so many replicas, one grouped
-convolution for all; `vmap` is torch.func.vmap over torch.nn's network, `im2col` the same with each convolution as
-unfolding and one matrix product. Processes keep freed memory unless it says otherwise. `arithmetic` is the floor: the
-multiplications and additions of forward and backward pass at the rate at which this core multiplied matrices of {size}
-× {size} in the same run ({rate:.0f} GFLOP/s); it leaves out the reading and writing of activations."""
+PAIRS = [(16, 12), (32, 16), (64, 48), (128, 96)]  # widths of perceptrons, filled up with zeros to the larger
+PAIR_REPLICAS = 32  # of each width
+ABOUT = """Processor time in milliseconds, one thread, least of n = {rounds} interleaved rounds of {seconds} s and one
+epoch each, as many as fit into {minutes:g} minutes.
+
+**Ways**: one optimiser step of one replica. `stack of` so many replicas is the lab's: one batched matrix product or
+one grouped convolution for all; `vmap` is torch.func.vmap over torch.nn's network, `im2col` the same with each
+convolution as unfolding and one matrix product. Processes keep freed memory unless it says otherwise. Two floors:
+`arithmetic`, the multiplications and additions of forward and backward pass at the rate at which this core
+multiplied matrices of {size} × {size} in the same run ({flops:.0f} GFLOP/s), and `memory`, what layers that are
+computed one after the other and an Adam step read and write, at the rate at which it copied {megabytes} MB
+({bytes:.1f} GB/s, reads and writes). A cache makes the latter faster than that, so it is a floor for what outgrows
+the caches alone.
+
+**Padding**: one step of {replicas} perceptrons (depth 3, 8 × 8 images, batch 32) of each of two widths, in a pack
+for each width and in one pack of the larger width, the narrower ones filled up with zeros
+(tests/training/test_padding.py)."""
 SIZE = 1024  # of the matrices that the rate is measured with
+COPIED = 2**24  # values of the tensor that is copied
 
 
 @dataclass(frozen=True)
@@ -45,19 +58,21 @@ class Way:
     keeps_memory: bool = True
     onednn: bool = True
     compiled: bool = False
+    families: tuple[str, ...] = ("mlp", "cnn", "resnet")
 
 
 WAYS = {
     "loop as a user writes it": Way("user", keeps_memory=False),
     "best loop": Way("loop"),
     "best loop, compiled": Way("loop", compiled=True),
-    "grouped, 1": Way("lab", 1),
-    "grouped, 4": Way("lab", 4),
-    "grouped, 16": Way("lab", 16),
-    "grouped, 4, memory given back": Way("lab", 4, keeps_memory=False),
-    "grouped, 4, without oneDNN": Way("lab", 4, onednn=False),
+    "stack of 1": Way("lab", 1),
+    "stack of 4": Way("lab", 4),
+    "stack of 16": Way("lab", 16),
+    "stack of 32": Way("lab", 32, families=("mlp",)),
+    "stack of 4, memory given back": Way("lab", 4, keeps_memory=False),
+    "stack of 4, without oneDNN": Way("lab", 4, onednn=False, families=("cnn", "resnet")),
     "vmap, 4": Way("vmapped", 4),
-    "im2col, 4": Way("unfolded", 4),
+    "im2col, 4": Way("unfolded", 4, families=("cnn", "resnet")),
 }
 
 
@@ -114,46 +129,96 @@ def flops(case: Case) -> int:
     return int(counter.get_total_flops())
 
 
-def matrix_rate(seconds: float) -> float:
-    """Return floating-point operations a second of one thread that multiplies matrices."""
+def moved(case: Case) -> int:
+    """Return the bytes that one step of one network reads and writes, every layer on its own.
+
+    Forward a layer reads its input and writes its output; backward it reads both its input and the gradient of its
+    output, and writes the gradient of its input. A weight is read in both directions, its gradient written; Adam reads
+    weight, gradient and two moments and writes all but the gradient.
+    """
+    module, values = loops.alone(case), 0
+
+    def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal values
+        values += 3 * inputs[0].numel() + 2 * output.numel()
+
+    for layer in module.modules():
+        if not isinstance(layer, nn.Sequential | nn.Flatten | nn.Identity | loops.Block):
+            layer.register_forward_hook(count)
+    module(torch.from_numpy(loops.images(case, case.batch)[0]))
+    return 4 * (values + 10 * sum(p.numel() for p in module.parameters()))
+
+
+def best_rate(work: Callable[[], object], amount: float, seconds: float) -> float:
+    """Return the most that one thread did in a second of its time, where each call does this amount."""
     torch.set_num_threads(1)
-    a, rates = torch.randn(SIZE, SIZE), []
+    rates: list[float] = []
     end = time.perf_counter() + seconds
     while not rates or time.perf_counter() < end:
         began = time.process_time()
-        a @ a
-        rates.append(2 * SIZE**3 / (time.process_time() - began))
+        work()
+        rates.append(amount / (time.process_time() - began))
     return max(rates)
+
+
+def padding(pools: Mapping[str, ProcessPoolExecutor], seconds: float, least: dict[tuple[int, int], float]) -> None:
+    """Measure a step of all replicas of each pair, (width, replicas) → milliseconds; keep the least."""
+    way = "best loop"  # any process that keeps freed memory
+    of_each = {(width, PAIR_REPLICAS) for pair in PAIRS for width in pair}
+    for width, replicas in sorted(of_each | {(max(pair), 2 * PAIR_REPLICAS) for pair in PAIRS}):
+        case = Case("mlp", 3, width, (1, 8, 8), 32, replicas)
+        found = pools[way].submit(milliseconds, Way("lab", replicas), case, seconds).result()
+        least[width, replicas] = min(replicas * found, least.get((width, replicas), float("inf")))
+
+
+def padding_rows(least: Mapping[tuple[int, int], float]) -> list[dict[str, object]]:
+    """Return the rows of the table of padding."""
+    rows: list[dict[str, object]] = []
+    for pair in PAIRS:
+        two = sum(least[width, PAIR_REPLICAS] for width in pair)
+        one = least[max(pair), 2 * PAIR_REPLICAS]
+        rows.append({"widths": " and ".join(map(str, pair)), "two packs": two, "one pack": one, "ratio": one / two})
+    return rows
 
 
 def main(arguments: list[str] | None = None, folder: Path = records.FOLDER) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=0.3)
-    parser.add_argument("--quick", action="store_true", help="one small case, three ways")
+    parser.add_argument("--minutes", type=float, default=8.0, help="that the rounds may take in all")
+    parser.add_argument("--seconds", type=float, default=0.3, help="of each measurement, at the least")
+    parser.add_argument("--quick", action="store_true", help="one small case, three ways, one round")
     options = parser.parse_args(arguments)
     grid = [Case("cnn", 1, 2, (1, 8, 8), 8, 4)] if options.quick else GRID
-    ways = {n: w for n, w in WAYS.items() if not options.quick or n in ("best loop", "grouped, 4", "im2col, 4")}
+    ways = {n: w for n, w in WAYS.items() if not options.quick or n in ("best loop", "stack of 4", "im2col, 4")}
     facts = records.machine()
     pools = {name: ProcessPoolExecutor(1, mp_context=get_context("spawn")) for name in ways}
     least: dict[Case, dict[str, float]] = {case: {} for case in grid}
-    rate = 0.0
+    steps: dict[tuple[int, int], float] = {}
+    matrix, (source, target) = torch.randn(SIZE, SIZE), torch.randn(2, COPIED)
+    flop_rate = byte_rate = 0.0
+    n_rounds = 0
     try:
-        for number in range(options.rounds):
-            rate = max(rate, matrix_rate(options.seconds))
+        for number in records.rounds(0.0 if options.quick else 60 * options.minutes):
+            n_rounds = number + 1
+            flop_rate = max(flop_rate, best_rate(lambda: matrix @ matrix, 2 * SIZE**3, options.seconds))
+            byte_rate = max(byte_rate, best_rate(lambda: target.copy_(source), 8 * COPIED, options.seconds))
             for case in grid:
-                print(f"round {number + 1} of {options.rounds}: {case.name}", flush=True)
+                print(f"round {n_rounds}: {case.name}", flush=True)
                 for name, way in ways.items():
-                    found = pools[name].submit(milliseconds, way, case, options.seconds).result()
-                    least[case][name] = min(found, least[case].get(name, found))
+                    if case.family in way.families:
+                        found = pools[name].submit(milliseconds, way, case, options.seconds).result()
+                        least[case][name] = min(found, least[case].get(name, found))
+            padding(pools, options.seconds, steps)
     finally:
         for pool in pools.values():
             pool.shutdown()
-    rows = [
-        {"way": name, **{case.name: least[case][name] for case in grid}} for name in ways
-    ] + [{"way": "arithmetic", **{case.name: 1e3 * flops(case) / rate for case in grid}}]  # fmt: skip
-    about = ABOUT.format(rounds=options.rounds, seconds=options.seconds, size=SIZE, rate=rate / 1e9)
-    records.write("ways", about, {"Milliseconds": rows}, facts, folder)
+    rows = [{"way": name, **{case.name: least[case].get(name) for case in grid}} for name in ways]
+    rows.append({"way": "arithmetic", **{case.name: 1e3 * flops(case) / flop_rate for case in grid}})
+    rows.append({"way": "memory", **{case.name: 1e3 * moved(case) / byte_rate for case in grid}})
+    about = ABOUT.format(
+        rounds=n_rounds, seconds=options.seconds, minutes=options.minutes, size=SIZE, flops=flop_rate / 1e9,
+        megabytes=4 * COPIED // 2**20, bytes=byte_rate / 1e9, replicas=PAIR_REPLICAS,
+    )  # fmt: skip
+    records.write("ways", about, {"Ways": rows, "Padding": padding_rows(steps)}, facts, folder)
     return 0
 
 

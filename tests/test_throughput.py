@@ -41,12 +41,21 @@ def test_the_table_of_pack_sizes_has_a_row_a_case(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_ways_that_were_tried_stand_in_one_table_with_their_floor(tmp_path):
-    assert ways.main(["--quick", "--rounds", "1", "--seconds", "0.01"], tmp_path) == 0
-    (rows,) = json.loads((tmp_path / "ways.json").read_text())["tables"].values()
-    *times, floor = [value for row in rows for name, value in row.items() if name != "way"]
+def test_the_ways_that_were_tried_stand_in_one_table_with_their_floors(tmp_path):
+    assert ways.main(["--quick", "--seconds", "0.01"], tmp_path) == 0
+    tables = json.loads((tmp_path / "ways.json").read_text())["tables"]
+    *times, arithmetic, memory = [value for row in tables["Ways"] for name, value in row.items() if name != "way"]
     assert len(times) == 3
-    assert 0 < floor < min(times)
+    assert 0 < arithmetic < min(times)
+    assert memory > 0
+    assert [row["widths"] for row in tables["Padding"]] == [f"{wide} and {narrow}" for wide, narrow in ways.PAIRS]
+    assert all(row["ratio"] == pytest.approx(row["one pack"] / row["two packs"]) for row in tables["Padding"])
+
+
+def test_bytes_that_are_moved_are_counted_as_by_hand():
+    case = Case("mlp", 1, 16, (1, 8, 8), 4, 1)
+    linear, relu, output = 3 * 64 + 2 * 16, 5 * 16, 3 * 16 + 2 * 10
+    assert ways.moved(case) == 4 * (4 * (linear + relu + output) + 10 * (65 * 16 + 17 * 10))
 
 
 def test_an_unfolded_convolution_is_the_convolution():
