@@ -5,6 +5,7 @@ network), in how much wall and processor time. Images are random: no data set is
 """
 
 import time
+from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
@@ -103,6 +104,20 @@ class Stopwatch:
         """Return what was done in the laps that count."""
         wall, processor = (end - start for end, start in zip(self.end, self.start, strict=True))
         return Work((self.laps - WARM_UP) * per_lap, wall, processor)
+
+
+def available(device: str) -> str:
+    """Return the name of a device, for a command line.
+
+    Raises:
+        ArgumentTypeError: There is none of this name, or none on this machine.
+    """
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ArgumentTypeError(f"{device} cannot be used here ({reason}): leave it out for the CPU") from None
+    return device
 
 
 def gpu(device: str) -> dict[str, str]:

@@ -36,7 +36,7 @@ less 1. Packs of convolutions of more than {around} times what is chosen were no
 
 def main(arguments: list[str] | None = None, folder: Path = records.FOLDER) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="cpu", type=loops.available)
     parser.add_argument("--minutes", type=float, default=8.0, help="that the rounds may take in all")
     parser.add_argument("--seconds", type=float, default=0.15, help="of each measurement, at the least")
     parser.add_argument("--quick", action="store_true", help="two small cases")

@@ -124,7 +124,7 @@ def row(case: Case, rounds: list[dict[str, float]]) -> dict[str, object]:
 
 def main(arguments: list[str] | None = None, folder: Path = records.FOLDER) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="cpu", type=loops.available)
     parser.add_argument("--minutes", type=float, default=7.0, help="that the rounds may take in all")
     parser.add_argument("--seconds", type=float, default=0.5, help="of each measurement")
     parser.add_argument("--compile", action="store_true", help="let the loop be compiled too (needs a C++ compiler)")

@@ -1,7 +1,10 @@
 """The speed benchmarks run in their smallest size; what is checked is the form of what they write, never a time."""
 
 import json
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -25,6 +28,46 @@ def test_throughput_says_how_many_replica_steps_a_second_each_way_does(tmp_path)
         assert row["lab / user"] == pytest.approx(rates[2] / rates[0])
         assert row["lab / loop"] == pytest.approx(rates[2] / rates[1])
     assert content["machine"]["torch"]
+
+
+# as sitecustomize.py: hides all that is installed beside torch, numpy and what they need
+BARE = """
+import importlib.metadata
+from importlib.machinery import PathFinder
+SHOWN = {"torch", "numpy", "triton", "cuda", "torchgen", "functorch", "typing_extensions", "sympy", "mpmath"}
+HIDDEN = set(importlib.metadata.packages_distributions()) - SHOWN - {"lab", "benchmarks"}
+find = PathFinder.find_spec
+PathFinder.find_spec = lambda name, *rest: None if name.partition(".")[0] in HIDDEN else find(name, *rest)
+"""
+
+
+@pytest.mark.slow
+def test_a_gpu_run_needs_torch_and_what_torch_needs_alone(tmp_path):
+    """All other packages are hidden, from the processes that are started too."""
+    (tmp_path / "sitecustomize.py").write_text(BARE)
+    root = str(Path(__file__).parents[1])
+    code = (
+        "import sys; from pathlib import Path; from benchmarks import throughput\n"
+        "try:\n    import sklearn\nexcept ModuleNotFoundError:\n    print('hidden')\n"
+        "case = throughput.Case('resnet', 1, 2, (3, 8, 8), 4, 4)\n"
+        "print(sorted(throughput.on_gpu('cpu', case, 0.01, False)))\n"
+        "sys.exit(throughput.main(['--quick'], Path(sys.argv[1])))"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), root])}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], env=environment, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("hidden\n['lab', 'loop', 'user']\n")
+    assert (tmp_path / "throughput.json").exists()
+
+
+@pytest.mark.parametrize("benchmark", [throughput, strategy])
+def test_a_device_that_is_not_there_is_one_line(benchmark, capsys, tmp_path):
+    with pytest.raises(SystemExit) as stop:
+        benchmark.main(["--device", "cuda:99"], tmp_path)
+    assert stop.value.code == 2
+    assert "cuda:99 cannot be used here" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_the_table_of_pack_sizes_has_a_row_a_case(tmp_path):
