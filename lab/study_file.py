@@ -5,6 +5,7 @@ A study file is the user's own Python: it is loaded only from studies/, or from 
 
 import ast
 import dataclasses
+import hashlib
 import importlib.util
 import re
 import sys
@@ -140,9 +141,17 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Value]:
     return values
 
 
-def _short(data: str) -> str:
+def _short(value: str) -> str:
     """Return a data set or a value as part of a study's name: of a path, its last component."""
-    return re.sub(r"[^A-Za-z0-9_.+-]", "-", data.rstrip("/").rpartition("/")[2].removeprefix("imagefolder:"))
+    return re.sub(r"[^A-Za-z0-9_.+-]", "-", value.rstrip("/").rpartition("/")[2].removeprefix("imagefolder:"))
+
+
+def _named(name: str, value: Value) -> str:
+    """Return a setting as part of a study's name: folders of weights often have one name, so their paths count."""
+    text = str(value)
+    if name != "weights" or "/" not in text:
+        return f"{name}={_short(text)}"
+    return f"{name}={_short(text)}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 
 def change(
@@ -168,7 +177,7 @@ def change(
         study = dataclasses.replace(study, data=data)
         parts.append(f"data={_short(data)}")
     changed = {name: value for name, value in sorted((settings or {}).items()) if _differs(study, name, value)}
-    parts += [f"{name}={_short(str(value))}" for name, value in changed.items()]
+    parts += [_named(name, value) for name, value in changed.items()]
     study = _with(study, changed)
     if smoke:
         study = _with(study.smoke(), changed)

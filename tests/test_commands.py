@@ -1,6 +1,7 @@
 """Commands that reports print: they run as printed, and lead to the study that they speak of."""
 
 import dataclasses
+import json
 import shlex
 
 import pytest
@@ -47,8 +48,25 @@ def test_changes_come_before_what_the_name_says_and_other_flags_stay():
 
 def test_a_data_set_that_the_name_shortens_is_written_out_and_quoted():
     stored = study_file.change(BASE, "sweep", data="imagefolder:/data/my cats")[1]
-    line = command("run", stored, data="imagefolder:/data/my cats")
+    line = command("run", stored, spec={"data": "imagefolder:/data/my cats"})
     assert meant(line) == study_file.change(BASE, "sweep", data="imagefolder:/data/my cats")
+
+
+def test_studies_that_start_from_other_weights_have_other_names_and_their_commands_the_whole_path():
+    settings = [
+        dict(weights=path) for path in ("A/weights", "B/weights", "/my runs/A/weights", "A/weights/r.safetensors")
+    ]
+    found = [study_file.change(BASE, "sweep", settings=setting) for setting in settings]
+    assert len({name for _, name in found}) == 4
+    for setting, (study, name) in zip(settings, found, strict=True):
+        assert name.startswith(f"sweep,weights={setting['weights'].rpartition('/')[2]}-")
+        spec = json.loads(json.dumps(study.to_dict()))
+        for line in (command("run", name, spec=spec), run_command(name, spec=spec)):
+            assert meant(line) == (study, name)
+        assert meant(run_command(name, spec=spec, n_inits=16))[0].fixed["weights"] == setting["weights"]
+    assert study_file.change(BASE, "sweep", settings=dict(weights="pretraining.safetensors"))[1] == (
+        "sweep,weights=pretraining.safetensors"
+    )
 
 
 def test_set_changes_the_plan_and_the_sizes_and_names_the_study_by_them():

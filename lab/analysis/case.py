@@ -108,7 +108,7 @@ class Case:
 
     def command(self, **settings: Any) -> str | None:
         """Return the command that runs the study with knobs or its plan changed; None if the study has no name."""
-        return command(self.study, data=self.spec.get("data"), **settings)
+        return command(self.study, spec=self.spec, **settings)
 
     @property
     def is_smoke(self) -> bool:
@@ -117,7 +117,7 @@ class Case:
 
     def command_in_full(self) -> str | None:
         """Return the command that runs the study that this is the small version of."""
-        return command(self.study, data=self.spec.get("data"), smoke=False)
+        return command(self.study, spec=self.spec, smoke=False)
 
 
 def command(study: str, **changes: Any) -> str | None:

@@ -54,7 +54,7 @@ class Page:
 
     def command(self, verb: str = "run") -> str:
         """Return a command on this study."""
-        return command(verb, self.study, data=self.history.spec.get("data"))
+        return command(verb, self.study, spec=self.history.spec)
 
     def link(self, name: str) -> Link:
         """Return the file and its address, as `table_view` wants them."""

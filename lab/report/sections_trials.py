@@ -30,7 +30,7 @@ def drivers(page: Page) -> Section:
         )  # fmt: skip
         blocks: list[Block] = []
         if page.tables.focus is not None:
-            more = run_command(page.study, data=page.history.spec.get("data"), trials=max(2 * n, 40))
+            more = run_command(page.study, spec=page.history.spec, trials=max(2 * n, 40))
             blocks = [Block("note", "More trials may show it:"), Block("command", more)]
         return Section(id, question, answer, tuple(blocks), short=short)
     sentences = []
