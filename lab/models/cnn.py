@@ -10,7 +10,6 @@ from lab.models.layers import (
     Network,
     Tensors,
     convolution,
-    linear,
     pool,
     pooled,
 )
@@ -70,6 +69,6 @@ class CNN(Network):
             x = pool(self.config.pooling, x)
         return x if dropout is None else dropout(k, x)
 
-    def head(self, x: Tensor, weights: Tensors) -> Tensor:
-        """Return the logits (R, B, n_classes) of maps x (R, B, C, H, W)."""
-        return linear(x.flatten(2), weights["output.weight"], weights["output.bias"])
+    def flat(self, x: Tensor) -> Tensor:
+        """Return the pixels of maps x (R, B, C, H, W) in a row."""
+        return x.flatten(2)

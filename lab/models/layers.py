@@ -100,11 +100,14 @@ class Network(ABC):
         return self.onward(self.features(weights, images_RBCHW), weights, buffers, dropout)
 
     def features(self, weights: Tensors, images_RBCHW: Tensor) -> Tensor:
-        """Return what the frozen blocks make of images: the images themselves if none is frozen."""
+        """Return what the frozen blocks make of images: the images themselves if none is frozen.
+
+        If all are, it is as `flat` gives it.
+        """
         x = self.enter(images_RBCHW)
         for k in range(self.n_frozen):
             x = self.block(k, x, weights, weights, None)
-        return x
+        return self.flat(x) if self.is_head_alone else x
 
     def onward(self, x: Tensor, weights: Tensors, buffers: Tensors, dropout: Dropout | None) -> Tensor:
         """Return the logits (R, B, n_classes) of what `features` returned."""
@@ -113,16 +116,20 @@ class Network(ABC):
         return self.head(x, weights)
 
     def enter(self, images_RBCHW: Tensor) -> Tensor:
-        """Return images as the first block takes them."""
-        return channels_last(images_RBCHW)
+        """Return images as the first block takes them, and features as the first block that is trained does."""
+        return images_RBCHW if images_RBCHW.dim() == 3 else channels_last(images_RBCHW)
 
     @abstractmethod
     def block(self, k: int, x: Tensor, weights: Tensors, buffers: Tensors, dropout: Dropout | None) -> Tensor:
         """Return what block k makes of x, see `forward`."""
 
     @abstractmethod
+    def flat(self, x: Tensor) -> Tensor:
+        """Return what the last block gives as the linear layer of the head takes it, (R, B, F); twice is as once."""
+
     def head(self, x: Tensor, weights: Tensors) -> Tensor:
         """Return the logits (R, B, n_classes) of what the last block gives."""
+        return linear(self.flat(x), weights["output.weight"], weights["output.bias"])
 
     def initial(self, scheme: str, gain: float, rng: np.random.Generator) -> tuple[Array, dict[str, Tensor]]:
         """Return what one network starts from: its weights, shape (P,), and its buffers.
@@ -143,6 +150,11 @@ class Network(ABC):
     def n_frozen(self) -> int:
         """The number of blocks, from the first on, that are not trained."""
         return round(self.config.frozen * self.n_blocks)
+
+    @property
+    def is_head_alone(self) -> bool:
+        """Whether nothing but the head is trained, of a network that has blocks."""
+        return self.n_frozen == self.n_blocks > 0
 
     def is_frozen(self, name: str) -> bool:
         """Return whether a weight or a running statistic stays as it is."""

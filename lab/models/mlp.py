@@ -45,6 +45,6 @@ class MLP(Network):
             x = x + shortcut
         return x if dropout is None else dropout(k, x)
 
-    def head(self, x: Tensor, weights: Tensors) -> Tensor:
-        """Return the logits (R, B, n_classes) of x (R, B, F)."""
-        return linear(x, weights["output.weight"], weights["output.bias"])
+    def flat(self, x: Tensor) -> Tensor:
+        """Return x (R, B, F)."""
+        return x

@@ -277,6 +277,10 @@ class Own(Network):
         run = self._stacked if self.why_alone is None and len(x) > 1 else self._one_by_one
         return run(weights, buffers, x, self._masks(dropout, x))
 
+    def flat(self, x: Tensor) -> Tensor:
+        """Return the logits as they are."""
+        return x
+
     def head(self, x: Tensor, weights: Tensors) -> Tensor:
         """Return the logits as they are."""
         return x

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lab.knobs import TrialConfig
-from lab.models.layers import Dropout, Network, Parameter, Tensors, linear
+from lab.models.layers import Dropout, Network, Parameter, Tensors
 from lab.weights import torch_name
 
 SMALLEST = 32  # pixels a side: all of them halve maps five times
@@ -88,7 +88,7 @@ class Pretrained(Network):
 
     def enter(self, images_RBCHW: Tensor) -> Tensor:
         """Return images in three channels and of 32 pixels a side at least; what comes of a block stays as it is."""
-        if images_RBCHW.shape[2] not in (1, 3):
+        if images_RBCHW.dim() == 3 or images_RBCHW.shape[2] not in (1, 3):
             return images_RBCHW
         x = images_RBCHW.expand(-1, -1, 3, -1, -1)
         size = enlarged(tuple(x.shape[3:]))
@@ -105,9 +105,9 @@ class Pretrained(Network):
         ])  # fmt: skip
         return y if dropout is None or k < self.n_blocks - 1 else dropout(k, y)
 
-    def head(self, x: Tensor, weights: Tensors) -> Tensor:
-        """Return the logits (R, B, n_classes) of maps x (R, B, C, H, W)."""
-        return linear(x.mean(dim=(3, 4)), weights["output.weight"], weights["output.bias"])
+    def flat(self, x: Tensor) -> Tensor:
+        """Return the means of maps x (R, B, C, H, W) over their pixels."""
+        return x if x.dim() == 3 else x.mean(dim=(3, 4))
 
 
 def enlarged(size: tuple[int, ...]) -> tuple[int, int]:

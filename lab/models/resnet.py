@@ -7,7 +7,7 @@ before the first block.
 from torch import Tensor
 
 from lab.knobs import TrialConfig
-from lab.models.layers import ACTIVATIONS, Dropout, Network, Tensors, convolution, halved, linear, pixel_mean
+from lab.models.layers import ACTIVATIONS, Dropout, Network, Tensors, convolution, halved, pixel_mean
 
 N_STAGES = 4
 KERNEL = 3
@@ -80,6 +80,6 @@ class ResNet(Network):
         x = normed(f"{name}.second", x)
         return activation(x + shortcut) if self.residual else activation(x)
 
-    def head(self, x: Tensor, weights: Tensors) -> Tensor:
-        """Return the logits (R, B, n_classes) of maps x (R, B, C, H, W)."""
-        return linear(pixel_mean(x), weights["output.weight"], weights["output.bias"])
+    def flat(self, x: Tensor) -> Tensor:
+        """Return the means of maps x (R, B, C, H, W) over their pixels."""
+        return x if x.dim() == 3 else pixel_mean(x)

@@ -19,7 +19,7 @@ from lab.training.attacks import Attack
 from lab.training.augment import Augmentation
 from lab.training.averaging import Averaging, recalibrated
 from lab.training.dropout import Dropout
-from lab.training.features import Features
+from lab.training.features import Features, Known
 from lab.training.graphs import Graphs
 from lab.training.losses import Criterion
 from lab.training.members import Members
@@ -78,7 +78,10 @@ class Crew:
         self.optimizer = Optimizer(
             configs_R, self.pack.theta_RP, n_steps=self.config.epochs * self.n_batches, head=self.pack.head()
         )
-        self.features = Features() if self.pack.network.n_frozen else None
+        self.features: Features | None = None
+        if self.pack.network.n_frozen:
+            is_standardised = self.config.normalize == "training"
+            self.features = Features(self.pack.frozen.origins_R, self.sets_R, is_standardised=is_standardised)
         patience_R = [c.patience for c in configs_R]
         self.stopping = Stopping(patience_R, self.pack) if any(patience_R) else None
         self.largest_R1: Tensor | None = None  # norm of a gradient, if any is clipped
@@ -99,7 +102,7 @@ class Crew:
         self.graphs = Graphs(device) if device.type == "cuda" and not network.is_own else None
         self._full_KRB: Tensor | None = None  # positions of the examples of the epoch's batches of full size
         self._rest_RB: Tensor | None = None  # and of those that are left, if any
-        self._known_RN: Tensor | None = None  # features of the training sets
+        self.known: Known | None = None  # features of the training sets
         self.saves = device.type == "cuda"  # where running out of memory is an exception and not the end
         self._saved: State | None = None
 
@@ -120,7 +123,7 @@ class Crew:
         full_KRB = order_RN[:, : n_full * size].unflatten(1, (n_full, size)).transpose(0, 1).contiguous()
         self._full_KRB = stored(self._full_KRB, full_KRB, device)
         self._rest_RB = stored(self._rest_RB, order_RN[:, n_full * size :], device)
-        self._known_RN = self._known()
+        self.known = self._known()
 
     def _orders(self, epoch: int) -> Tensor:
         """Return the order in which each replica passes over its training set in an epoch, shape (R, N)."""
@@ -134,8 +137,8 @@ class Crew:
         assert self._rest_RB is not None
         return moment.of(self._full_KRB) if moment.k < len(self._full_KRB) else self._rest_RB
 
-    def _known(self) -> Tensor | None:
-        """Return the features (R, N, …) of each replica's training set, None if images go through all blocks."""
+    def _known(self) -> Known | None:
+        """Return the features of each replica's training set, None if images go through all blocks."""
         if self.features is None or not self.augmentation.is_off or self.attack is not None:
             return None
         every_1N = torch.arange(self._sets.n_train, device=self.sets_R.device)[None]
@@ -147,11 +150,9 @@ class Crew:
 
     def known_batch(self, moment: Moment) -> Tensor | None:
         """Return the features (R, B, …) of each replica's batch, None where they are not known."""
-        if self._known_RN is None:
+        if self.known is None:
             return None
-        first_R1 = torch.arange(len(self), device=self.sets_R.device)[:, None] - self.sets_R[:, None]
-        index_RB = self.batch(moment) + first_R1 * self._sets.n_train  # from a place among sets to one among replicas
-        return self._known_RN.flatten(0, 1).index_select(0, index_RB.flatten()).unflatten(0, index_RB.shape)
+        return self.known.batch(self.batch(moment) - self.sets_R[:, None] * self._sets.n_train)
 
     def keep(self, stays_R: NDArray[np.bool_]) -> None:
         """Go on with these replicas alone: the others cost nothing from the next epoch on."""
@@ -255,7 +256,7 @@ class Crew:
             "features",
         ):  # fmt: skip
             delattr(self, name)
-        self._full_KRB = self._rest_RB = self._known_RN = None
+        self._full_KRB = self._rest_RB = self.known = None
         if self.sets_R.device.type == "cuda":
             torch.cuda.empty_cache()
         crews = []

@@ -16,7 +16,7 @@ from torch import Tensor
 from lab.data.pool import Dataset, Pool
 from lab.training import losses
 from lab.training.attacks import Attack
-from lab.training.features import Features, Images
+from lab.training.features import Features, Images, Known
 from lab.training.losses import Array, Errors
 from lab.training.pack import Pack
 from lab.training.sets import TrainingSets
@@ -96,7 +96,7 @@ def evaluate(
         labels_B = torch.from_numpy(dataset.test.labels[part]).to(sets_R.device)
         return attack.view(rows)(pack.view(rows), images_RBCHW, labels_B.expand(len(images_RBCHW), -1))
 
-    def known(name: str, n: int, images: Images) -> Tensor | None:
+    def known(name: str, n: int, images: Images) -> Known | None:
         return None if features is None else features.of(name, n, pack.view(slice(None)), images)
 
     logits_RNC = _logits(pack, sets.n_train, train, known("train", sets.n_train, train))
@@ -114,7 +114,7 @@ def evaluate(
     return Measured(splits, pack.finite_R().cpu().numpy(), signals or {}, kept)
 
 
-def _logits(pack: Pack, n: int, images: Images, features_RN: Tensor | None = None) -> Tensor:
+def _logits(pack: Pack, n: int, images: Images, known: Known | None = None) -> Tensor:
     """Return logits (R, n, C) of `images(replicas, examples)`, a piece at a time; from their features if given.
 
     How many examples a piece has depends on the network alone, so that rounding does not depend on the pack; and all
@@ -130,10 +130,10 @@ def _logits(pack: Pack, n: int, images: Images, features_RN: Tensor | None = Non
         network, weights, buffers = pack.view(rows)
         pieces = []
         for part in parts:
-            if features_RN is None:
+            if known is None:
                 x = network.features(weights, images(rows, part))
             else:
-                x = network.enter(features_RN[rows, part])
+                x = network.enter(known.of(rows, part))
             pieces.append(network.onward(x, weights, buffers, None))
         by_rows.append(torch.cat(pieces, 1)[done - first :])
     return torch.cat(by_rows)

@@ -1,15 +1,20 @@
 """What the frozen blocks of a crew make of the images, computed once: the rest is then trained on that alone.
 
-Only where every image reaches the network as it is: without augmentation and attacks.
+Only where every image reaches the network as it is: without augmentation and attacks. Replicas of the same start and
+training set, which see the same images through the same blocks, share theirs; where images are not standardised, those
+of one start share what the blocks make of validation and test images.
 
-Shape suffixes: R replicas, N examples, B batch.
+Shape suffixes: R replicas, S some of them, G groups that share features, N examples, B batch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from lab.models import Network
+from lab.training.augment import KNOBS
 from lab.training.pack import View
 
 MOST_VALUES = 2**23  # of one replica and one set of images: 32 MB in float32; bits thus do not depend on the pack
@@ -18,25 +23,76 @@ PIECE_VALUES = 2**22  # of the widest map while they are computed
 Images = Callable[[slice, slice], Tensor]  # (replicas, examples) → (R, B, C, H, W)
 
 
-class Features:
-    """The features (R, N, …) of each set of images, by name, where they are not too many to be kept."""
+def n_values(network: Network, image_shape: tuple[int, ...]) -> int:
+    """Return how many values the frozen blocks make of one image."""
+    shapes = {p.name: p.shape for p in network.parameters} | network.buffers
+    tensors = {name: torch.empty(1, *shape, device="meta") for name, shape in shapes.items()}
+    with torch.no_grad():
+        return network.features(tensors, torch.empty(1, 1, *image_shape, device="meta")).numel()
 
-    def __init__(self) -> None:
-        self._of: dict[str, Tensor | None] = {}
+
+def n_bytes(network: Network, image_shape: tuple[int, ...], sizes: Sequence[int]) -> int | None:
+    """Return about how many bytes the features of a replica take in float32; None if it is not trained on any.
+
+    `sizes` are how many images there are in the training set, and in other sets.
+    """
+    config = network.config
+    if not network.n_frozen or config.adversarial != "none" or any(getattr(config, name) for name in KNOBS):
+        return None
+    kept = [n * n_values(network, image_shape) for n in sizes]
+    return None if kept[0] > MOST_VALUES else 4 * sum(n for n in kept if n <= MOST_VALUES)
+
+
+class Known(NamedTuple):
+    """The features of a set of images.
+
+    Attributes:
+        values_GN: (G, N, …).
+        group_R: Which of them are a replica's.
+    """
+
+    values_GN: Tensor
+    group_R: Tensor
+
+    def of(self, rows: slice, part: slice) -> Tensor:
+        """Return those of some replicas and examples, (R, N, …)."""
+        return self.values_GN[:, part].index_select(0, self.group_R[rows])
+
+    def batch(self, index_RB: Tensor) -> Tensor:
+        """Return the features (R, B, …) of the examples at these places in the training set of each replica."""
+        index_RB = index_RB + (self.group_R * self.values_GN.shape[1])[:, None]
+        return self.values_GN.flatten(0, 1).index_select(0, index_RB.flatten()).unflatten(0, index_RB.shape)
+
+
+class Features:
+    """The features of each set of images, by name, where they are not too many to be kept."""
+
+    def __init__(self, origins_R: Tensor, sets_R: Tensor, *, is_standardised: bool) -> None:
+        """Take the start and the training set of each replica, and whether images are standardised by the latter."""
+        pairs_R2 = torch.stack([origins_R, sets_R], dim=1)
+        self._by_set_R = torch.unique(pairs_R2, dim=0, return_inverse=True)[1]
+        self._by_start_R = torch.unique(origins_R, return_inverse=True)[1]
+        self._is_standardised = is_standardised
+        self._of: dict[str, Known | None] = {}
 
     @torch.no_grad()
-    def of(self, name: str, n: int, view: View, images: Images) -> Tensor | None:
-        """Return the features of n images, computed at the first call; None if they are too many."""
+    def of(self, name: str, n: int, view: View, images: Images) -> Known | None:
+        """Return the features of n images, computed at the first call; None if they are too many.
+
+        The name of the training images is "train".
+        """
         if name not in self._of:
-            self._of[name] = self._computed(n, view, images)
+            group_R = self._by_set_R if name == "train" or self._is_standardised else self._by_start_R
+            values_GN = self._computed(n, group_R, view, images)
+            self._of[name] = None if values_GN is None else Known(values_GN, group_R)
         return self._of[name]
 
-    def _computed(self, n: int, view: View, images: Images) -> Tensor | None:
-        network, weights = view.network, view.weights
-        n_replicas = len(next(iter(weights.values())))
+    def _computed(self, n: int, group_R: Tensor, view: View, images: Images) -> Tensor | None:
+        network, weights, groups = view.network, view.weights, group_R.tolist()
         kept: Tensor | None = None
         size = max(1, min(n, PIECE_VALUES // network.widest))
-        for r in range(n_replicas):
+        for g in range(max(groups) + 1):
+            r = groups.index(g)
             rows = slice(r, r + 1)
             own = {name: value[rows] for name, value in weights.items()}
             for first in range(0, n, size):
@@ -45,17 +101,24 @@ class Features:
                 if kept is None:
                     if n * x[0, 0].numel() > MOST_VALUES:
                         return None
-                    kept = x.new_empty((n_replicas, n, *x.shape[2:]))
-                kept[rows, part] = x
+                    kept = x.new_empty((max(groups) + 1, n, *x.shape[2:]))
+                kept[g : g + 1, part] = x
         return kept
 
     def keep(self, rows_S: Tensor) -> None:
         """Go on with these replicas alone."""
-        self._of = {name: None if x is None else x.index_select(0, rows_S) for name, x in self._of.items()}
+        of_which = {name: known is not None and known.group_R is self._by_set_R for name, known in self._of.items()}
+        by_set, self._by_set_R = torch.unique(self._by_set_R.index_select(0, rows_S), return_inverse=True)
+        by_start, self._by_start_R = torch.unique(self._by_start_R.index_select(0, rows_S), return_inverse=True)
+        for name, known in self._of.items():
+            if known is not None:
+                left, group_S = (by_set, self._by_set_R) if of_which[name] else (by_start, self._by_start_R)
+                values_GN = known.values_GN if len(left) == len(known.values_GN) else known.values_GN[left]
+                self._of[name] = Known(values_GN, group_S)
 
     def take(self, rows_S: Tensor) -> "Features":
-        """Return a copy of those of these replicas."""
-        taken = Features()
-        taken._of = dict(self._of)
+        """Return those of these replicas."""
+        taken = Features(self._by_start_R, self._by_set_R, is_standardised=self._is_standardised)
+        taken._by_set_R, taken._by_start_R, taken._of = self._by_set_R, self._by_start_R, dict(self._of)
         taken.keep(rows_S)
         return taken

@@ -56,18 +56,27 @@ class Probe:
 
 
 @torch.no_grad()
-def measure(pack: Pack, before_RP: Tensor, images_RBCHW: Tensor) -> dict[str, NDArray[np.float64]]:
+def measure(
+    pack: Pack, before_RP: Tensor, images_RBCHW: Tensor | None, known_RB: Tensor | None = None
+) -> dict[str, NDArray[np.float64]]:
     """Return the signals of every replica after a training step, name → (R,).
 
     Args:
         pack: After the step; it still holds the gradient.
         before_RP: The weights before the step; afterwards it holds something else.
-        images_RBCHW: Examples of each replica's training set.
+        images_RBCHW: Examples of each replica's training set; None if their features are known.
+        known_RB: What the frozen blocks make of them.
     """
     probe = Probe(pack.network.config.activation)
     if not pack.network.is_own:  # which of its activations were those of a layer is not known
         buffers = {name: value.clone() for name, value in pack.buffers.items()}
-        pack.network.forward(pack.weights, buffers, images_RBCHW, probe)
+        network = pack.network
+        if images_RBCHW is None:
+            assert known_RB is not None
+            x = network.enter(known_RB)
+        else:
+            x = network.features(pack.weights, images_RBCHW)
+        network.onward(x, pack.weights, buffers, probe)
     found = dict(probe.found)
     gradient_RP = pack.theta_RP.grad
     assert gradient_RP is not None

@@ -16,7 +16,7 @@ from lab.data.pool import Dataset
 from lab.fusion import shape_of
 from lab.knobs import TrialConfig
 from lab.spec import Replication
-from lab.training import health, strategy
+from lab.training import features, health, strategy
 from lab.training.crew import Crew, State, part, rows_of
 from lab.training.evaluation import Measured, evaluate, evaluation_epochs
 from lab.training.job import Job
@@ -108,12 +108,14 @@ def fit_many(
         raise ValueError(f"{len(jobs)} jobs have {len(shapes)} shapes: train those of one shape together")
     config, target = jobs[0].config, torch.device(device)
     network = models.build(config, dataset.image_shape, dataset.n_classes)
-    if network.why_alone is not None and on_event is not None:
-        on_event(f"family {config.family}: its replicas are trained one after the other, because {network.why_alone}")
     sets, members = enlist(jobs, dataset, seed, target, dtype)
+    sizes = [sets.n_train, len(dataset.validation), len(dataset.test)]
+    known = features.n_bytes(network, dataset.image_shape, sizes)
+    if network.why_alone is not None and not (network.is_head_alone and known) and on_event is not None:
+        on_event(f"family {config.family}: its replicas are trained one after the other, because {network.why_alone}")
     crews = [
         Crew(network, members.take(rows), sets, seed=seed, device=target, dtype=dtype)
-        for rows in _crew_rows(len(members), pack_size or strategy.pack_size(network, target), resume)
+        for rows in _crew_rows(len(members), pack_size or strategy.pack_size(network, target, known=known), resume)
     ]
     scores = [Scores(job.shape, keep_weights=job.keep_weights) for job in jobs]
     if resume is not None:
@@ -185,7 +187,9 @@ def one_epoch(crew: Crew, sets: TrainingSets, *, is_watched: bool) -> None:
         _differentiate(crew, sets, last)
         before_RP = crew.pack.theta_RP.clone()  # now, as the activations of the step are gone
         _update(crew, last)
-        crew.signals = health.measure(crew.pack, before_RP, sets.first(health.N_EXAMPLES, crew.sets_R))
+        known = None if crew.known is None else crew.known.of(slice(None), slice(health.N_EXAMPLES))
+        images = sets.first(health.N_EXAMPLES, crew.sets_R) if known is None else None
+        crew.signals = health.measure(crew.pack, before_RP, images, known)
     elif crew.graphs is not None:
         crew.graphs.epoch(crew.n_batches, step)
     else:
@@ -202,16 +206,19 @@ def _one_step(crew: Crew, sets: TrainingSets, moment: Moment) -> None:
 
 def _differentiate(crew: Crew, sets: TrainingSets, moment: Moment) -> None:
     """Compute the gradient of every replica's loss on its own batch."""
-    pack = crew.pack
-    images_RBCHW, targets = sets.batch(crew.batch(moment))  # labels (R, B); distributions (R, B, C) once mixed
-    if not crew.augmentation.is_off:
-        black_R1C11 = sets.black(crew.sets_R)
-        images_RBCHW, targets = crew.augmentation(moment, images_RBCHW, targets, black_R1C11, sets.n_classes)
-    if crew.attack is not None:
-        images_RBCHW = crew.attack(pack, images_RBCHW, targets)
+    pack, index_RB = crew.pack, crew.batch(moment)
     crew.dropout.moment = moment
     known = crew.known_batch(moment)
-    x = pack.network.features(pack.weights, images_RBCHW) if known is None else pack.network.enter(known)
+    if known is None:
+        images_RBCHW, targets = sets.batch(index_RB)  # labels (R, B); distributions (R, B, C) once mixed
+        if not crew.augmentation.is_off:
+            black_R1C11 = sets.black(crew.sets_R)
+            images_RBCHW, targets = crew.augmentation(moment, images_RBCHW, targets, black_R1C11, sets.n_classes)
+        if crew.attack is not None:
+            images_RBCHW = crew.attack(pack, images_RBCHW, targets)
+        x = pack.network.features(pack.weights, images_RBCHW)
+    else:
+        x, targets = pack.network.enter(known), sets.labels_at(index_RB)
     logits_RBC = pack.network.onward(x, pack.weights, pack.buffers, crew.dropout)
     pack.differentiate(crew.criterion(logits_RBC, targets))
 

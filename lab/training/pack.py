@@ -9,8 +9,7 @@ Shape suffixes: R replicas, S some of them, P parameters, U distinct starts.
 """
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from torch import Tensor
 from lab.knobs import TrialConfig
 from lab.models import Network
 from lab.models.layers import HEAD
-from lab.training.starts import start
+from lab.training.starts import Frozen, origin, start
 
 ALIGNMENT = 16  # values; rows of whole cache lines (64 bytes in float32), see `Pack`
 TINY = 1e-6  # added to the norm of a gradient before dividing by it, as torch.nn.utils.clip_grad_norm_ does
@@ -45,7 +44,7 @@ class Pack:
         theta_RP: All weights that are trained; its `grad` holds all gradients.
         weights: name → (R, *shape), views into theta, and `frozen`.
         buffers: name → (R, *shape), running statistics of what is trained.
-        frozen: name → (R, *shape), weights and running statistics of the blocks that are not trained.
+        frozen: Weights and running statistics of the blocks that are not trained.
     """
 
     def __init__(
@@ -53,7 +52,7 @@ class Pack:
         network: Network,
         theta_RP: Tensor,
         buffers: Mapping[str, Tensor],
-        frozen: Mapping[str, Tensor] = MappingProxyType({}),
+        frozen: Frozen | None = None,
     ) -> None:
         """Take over weights (R, P), filled up or not, running statistics (R, *shape), and what is frozen."""
         n_replicas, n_filled = len(theta_RP), -(-network.n_parameters // ALIGNMENT) * ALIGNMENT
@@ -62,7 +61,8 @@ class Pack:
             theta_RP = F.pad(theta_RP, (0, n_filled - theta_RP.shape[1]))
         self.theta_RP = theta_RP
         self.theta_RP.grad = torch.zeros_like(theta_RP)
-        self.buffers, self.frozen = dict(buffers), dict(frozen)
+        self.buffers = dict(buffers)
+        self.frozen = frozen or Frozen({}, torch.zeros(n_replicas, dtype=torch.int64, device=theta_RP.device))
         self.weights: dict[str, Tensor] = {}
         start = 0
         for parameter in network.trained:
@@ -73,7 +73,7 @@ class Pack:
             self.weights[parameter.name] = weight
             start = end
         self._trained = list(self.weights.values())
-        self.weights |= self.frozen
+        self.weights |= self.frozen.of_replicas()
 
     @classmethod
     def start(
@@ -103,9 +103,20 @@ class Pack:
 
         trained = [p.name for p in network.trained]
         theta_RP = stacked([torch.cat([of_one[name].flatten() for name in trained]) for of_one in starts_U])
-        others = {name: stacked([of_one[name] for of_one in starts_U]) for name in starts_U[0] if name not in trained}
-        frozen = {name: value for name, value in others.items() if network.is_frozen(name)}
-        return cls(network, theta_RP, {name: value for name, value in others.items() if name not in frozen}, frozen)
+        others = [name for name in starts_U[0] if name not in trained]
+        buffers = {n: stacked([of_one[n] for of_one in starts_U]) for n in others if not network.is_frozen(n)}
+        if not network.n_frozen:
+            return cls(network, theta_RP, buffers)
+        origins_R = [origin(config, int(i)) for config, i in zip(configs_R, inits_R, strict=True)]
+        first_of: dict[tuple[Any, ...], int] = {}
+        for name, k in zip(origins_R, index_R.tolist(), strict=True):
+            first_of.setdefault(name, k)
+        tensors = {
+            name: torch.stack([starts_U[k][name] for k in first_of.values()]).to(theta_RP)
+            for name in others if network.is_frozen(name)
+        }  # fmt: skip
+        places_R = torch.tensor([list(first_of).index(name) for name in origins_R], device=device)
+        return cls(network, theta_RP, buffers, Frozen(tensors, places_R))
 
     def __len__(self) -> int:
         return len(self.theta_RP)
@@ -139,8 +150,7 @@ class Pack:
     def take(self, rows_S: Tensor) -> "Pack":
         """Return a copy of these replicas as a pack of their own."""
         buffers = {name: value.index_select(0, rows_S) for name, value in self.buffers.items()}
-        frozen = {name: value.index_select(0, rows_S) for name, value in self.frozen.items()}
-        return Pack(self.network, self.theta_RP.index_select(0, rows_S), buffers, frozen)
+        return Pack(self.network, self.theta_RP.index_select(0, rows_S), buffers, self.frozen.take(rows_S))
 
     def view(self, rows: slice) -> View:
         """Return these replicas, without a copy."""

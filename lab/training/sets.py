@@ -70,7 +70,11 @@ class TrainingSets:
         """Return images (R, B, C, H, W) and labels (R, B) at these positions."""
         flat = index_RB.reshape(-1)
         images = self.images.index_select(0, flat).view(*index_RB.shape, *self.images.shape[1:])
-        return images, self.labels.index_select(0, flat).view(index_RB.shape)
+        return images, self.labels_at(index_RB)
+
+    def labels_at(self, index_RB: Tensor) -> Tensor:
+        """Return labels (R, B) at these positions."""
+        return self.labels.index_select(0, index_RB.reshape(-1)).view(index_RB.shape)
 
     def first(self, n: int, sets_R: Tensor) -> Tensor:
         """Return the first images of each replica's training set, n at the most, (R, n, C, H, W)."""

@@ -1,7 +1,10 @@
 """Where a replica starts: weights drawn from its init stream, or those of a file, with or without a head of its own.
 
-Shape suffixes: P weights of one network.
+Shape suffixes: R replicas, S some of them, U distinct starts, P weights of one network.
 """
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +16,39 @@ from lab.errors import SpecError
 from lab.knobs import TrialConfig
 from lab.models import Network
 from lab.models.layers import HEAD
+
+
+class Frozen(NamedTuple):
+    """What stays as it is in the networks of a pack: weights and running statistics, once a start.
+
+    Attributes:
+        tensors: name → (U, *shape).
+        origins_R: Which of the U starts each replica has.
+    """
+
+    tensors: Mapping[str, Tensor]
+    origins_R: Tensor
+
+    def of_replicas(self) -> dict[str, Tensor]:
+        """Return name → (R, *shape), without a copy if all replicas have one start."""
+        n_starts, n_replicas = len(next(iter(self.tensors.values()), ())), len(self.origins_R)
+        if n_starts == 1:
+            return {name: value.expand(n_replicas, *value.shape[1:]) for name, value in self.tensors.items()}
+        if self.origins_R.tolist() == list(range(n_starts)):
+            return dict(self.tensors)
+        return {name: value.index_select(0, self.origins_R) for name, value in self.tensors.items()}
+
+    def take(self, rows_S: Tensor) -> "Frozen":
+        """Return those of these replicas."""
+        origins, origins_S = torch.unique(self.origins_R.index_select(0, rows_S), return_inverse=True)
+        return Frozen({name: value.index_select(0, origins) for name, value in self.tensors.items()}, origins_S)
+
+
+def origin(config: TrialConfig, init: int) -> tuple[Any, ...]:
+    """Return what the blocks of two replicas, which their heads may differ from, start equal by."""
+    if config.weights:
+        return (init % len(weights.given(config.weights).replicas),)
+    return config.init_scheme, config.init_gain, init
 
 
 def start(network: Network, config: TrialConfig, init: int, *, seed: int) -> dict[str, Tensor]:

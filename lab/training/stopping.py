@@ -45,18 +45,15 @@ class Stopping:
         """Return these replicas as they were at their best evaluations."""
         taken = {name: value.index_select(0, rows_S) for name, value in self._best.items()}
         buffers = {name.removeprefix("buffer."): value for name, value in taken.items() if name != "theta"}
-        frozen = {name: value.index_select(0, rows_S) for name, value in self._frozen.items()}
-        return Pack(self._network, taken["theta"], buffers, frozen)
+        return Pack(self._network, taken["theta"], buffers, self._frozen.take(rows_S))
 
     def keep(self, rows_S: Tensor) -> None:
         """Go on with these replicas alone."""
         rows = rows_S.cpu().numpy()
         self._patience_R, self._lowest_R = self._patience_R[rows], self._lowest_R[rows]
         self._n_worse_R = self._n_worse_R[rows]
-        self._best, self._frozen = (
-            {name: value.index_select(0, rows_S) for name, value in tensors.items()}
-            for tensors in (self._best, self._frozen)
-        )
+        self._best = {name: value.index_select(0, rows_S) for name, value in self._best.items()}
+        self._frozen = self._frozen.take(rows_S)
 
     def state(self) -> dict[str, Tensor]:
         """Return what training goes on from, without a copy."""

@@ -4,6 +4,7 @@ The rule is made from what benchmarks/strategy.py measures. It changes the time 
 by rounding alone: no replica sees another, in whichever packs they are.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -23,18 +24,29 @@ def free_memory(device: torch.device) -> int:
     return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
-def replica_bytes(network: Network) -> int:
+def replica_bytes(network: Network, known: int | None = None) -> int:
     """Return about how many bytes the training of one replica takes in float32.
 
-    Every weight tensor stands for a layer, which keeps its input and output, both taken as large as the widest.
+    Every weight tensor stands for a layer, which keeps its input and output, both taken as large as the widest. What is
+    frozen is there once a replica, as if no two of them had one start; and so are the `known` bytes of features.
     """
     n_layers = sum(parameter.kind in ("weight", "own") for parameter in network.trained)
-    activations = 2 * n_layers * network.widest * network.config.batch_size
-    return 4 * (STATES * network.n_parameters + activations)
+    widest = network.trained[0].shape[0] if network.is_head_alone and known else network.widest
+    activations = 2 * n_layers * widest * network.config.batch_size
+    n_frozen = sum(math.prod(p.shape) for p in network.parameters) - network.n_parameters
+    return 4 * (STATES * network.n_parameters + n_frozen + activations) + (known or 0)
 
 
-def pack_size(network: Network, device: torch.device, free_memory: Callable[[torch.device], int] = free_memory) -> int:
+def pack_size(
+    network: Network,
+    device: torch.device,
+    free_memory: Callable[[torch.device], int] = free_memory,
+    *,
+    known: int | None = None,
+) -> int:
     """Return the number of replicas that a pack should have, if there are as many.
+
+    `known` are the bytes of the features of one replica, if it is trained on those (lab.training.features).
 
     On a GPU as many as its free memory has room for: should the estimate be too high, packs are halved when it runs
     out. On the CPU a power of two: a perceptron gains from company while a step is mostly calls, and loses when the
@@ -45,11 +57,11 @@ def pack_size(network: Network, device: torch.device, free_memory: Callable[[tor
     cores).
     """
     if device.type == "cuda":
-        return max(1, int(SHARE * free_memory(device)) // replica_bytes(network))
+        return max(1, int(SHARE * free_memory(device)) // replica_bytes(network, known))
     if device.type != "cpu":
         return 2**20
-    only_head = network.n_frozen == network.n_blocks and not network.is_own  # of features that were computed before
-    if network.why_alone is not None:
+    only_head = network.is_head_alone and known is not None
+    if network.why_alone is not None and not only_head:
         return 1
     if only_head or all(len(parameter.shape) <= 2 for parameter in network.parameters):
         most = PACK_WEIGHTS // network.n_parameters

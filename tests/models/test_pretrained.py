@@ -15,6 +15,7 @@ from lab.errors import SpecError
 from lab.knobs import BACKBONES, TrialConfig
 from lab.models import build
 from lab.models.initialization import initial_values
+from lab.models.pretrained import Pretrained
 from lab.replication import Grid
 from lab.training.pack import Pack
 
@@ -102,6 +103,39 @@ def test_a_replica_trains_as_torch_trains_it(tmp_path):
     with torch.no_grad():
         expected = torch.softmax(head(body(prepared(digits.test.images)).mean(dim=(2, 3))), dim=1)
     np.testing.assert_allclose(found.probabilities_test_DINC[0, 0], expected, rtol=2e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "n_calls", "is_alone"),
+    [
+        (dict(frozen=1.0), 2 * 3, False),  # two training sets, and what their learners see of two other sets of images
+        (dict(frozen=1.0, normalize="none"), 2 + 2, False),
+        (dict(frozen=0.5), 2 * 3 * 3, True),  # six replicas
+    ],
+)
+def test_heads_of_one_trunk_are_trained_in_one_pack_on_features_that_are_computed_once(
+    tmp_path, monkeypatch, knobs, n_calls, is_alone
+):
+    """As each of them alone would be: the first block of the trunk is called once a training set."""
+    _, path = published("mobilenet_v3_small", tmp_path)
+    digits = load("digits", seed=0, n_test=10, n_validation=10)
+    config = TrialConfig(
+        family="pretrained", backbone="mobilenet_v3_small", weights=path, new_head=True, epochs=3, n_train=12,
+        batch_size=6, **knobs,
+    )  # fmt: skip
+    plan, seen, events = Grid("bootstrap", 2, 3), [], []
+
+    def counted(self, k, x, *rest, block=Pretrained.block):
+        if k == 0 and x.device.type != "meta":
+            seen.append(len(x))
+        return block(self, k, x, *rest)
+
+    monkeypatch.setattr(Pretrained, "block", counted)
+    *_, together = training.fit(config, digits, plan, seed=3, n_evaluations=2, on_event=events.append)
+    assert sum(seen) == n_calls
+    assert [("one after the other" in event) for event in events] == [True] * is_alone
+    *_, alone = training.fit(config, digits, plan, seed=3, n_evaluations=2, pack_size=1)
+    np.testing.assert_allclose(together.probabilities_test_DINC, alone.probabilities_test_DINC, rtol=1e-5, atol=1e-7)
 
 
 def test_what_is_kept_of_a_trained_trunk_is_named_as_torchvision_names_it(tmp_path):

@@ -13,6 +13,7 @@ from lab.knobs import TrialConfig
 from lab.models.mlp import MLP
 from lab.spec import Replication
 from lab.training import features
+from lab.training.sets import TrainingSets
 
 PLAN = Replication(scheme="seeds", n_resamples=1, n_inits=3)
 SOURCE = TrialConfig(width=6, depth=2, epochs=4, n_train=40, batch_size=8, learning_rate=0.01)
@@ -128,17 +129,61 @@ def test_frozen_blocks_see_each_image_once(digits, monkeypatch):
     seen = []
 
     def counted(self, k, x, *rest, block=MLP.block):
-        seen.append((k, x.shape[0] * x.shape[1]))
+        if x.device.type != "meta":
+            seen.append((k, x.shape[0] * x.shape[1]))
         return block(self, k, x, *rest)
 
     monkeypatch.setattr(MLP, "block", counted)
     plan = Replication("bootstrap", 2, 2)
     list(training.fit(dataclasses.replace(SOURCE, frozen=0.5), digits, plan, seed=3, n_evaluations=4))
-    n_images = 4 * (40 + 20 + 40)  # of the training, validation and test sets of four replicas
-    frozen = sum(n for k, n in seen if k == 0)
-    signals = 4 * 4 * 40  # of the signals of health, at each of four evaluations
-    assert frozen - signals == n_images
-    assert sum(n for k, n in seen if k == 1) > 4 * n_images
+    assert sum(n for k, n in seen if k == 0) == 4 * (
+        40 + 20 + 40
+    )  # training, validation and test sets of four replicas
+    assert sum(n for k, n in seen if k == 1) > 4 * 4 * (40 + 20 + 40)
+
+
+@pytest.mark.parametrize(
+    ("normalize", "n_starts", "n_images"),
+    [
+        ("training", 1, 2 * (40 + 20 + 40)),  # of two training sets, by whose statistics all images are standardised
+        ("none", 1, 2 * 40 + 20 + 40),
+        ("none", 3, 3 * (2 * 40 + 20 + 40)),
+    ],
+)
+def test_replicas_of_one_start_share_what_its_frozen_blocks_make_of_the_images(
+    tmp_path, digits, monkeypatch, normalize, n_starts, n_images
+):
+    config = dataclasses.replace(SOURCE, normalize=normalize)
+    folder = written(last(config, digits), tmp_path / "w")
+    path = folder if n_starts == 3 else f"{folder}/replica-0001.safetensors"
+    config = dataclasses.replace(config, weights=path, new_head=True, frozen=1.0, patience=1, epochs=6)
+    plan, seen = Replication("bootstrap", 2, 6), []
+    whole = last(config, digits, plan)
+
+    def counted(self, k, x, *rest, block=MLP.block):
+        seen.append(x.shape[0] * x.shape[1] if x.device.type != "meta" else 0)
+        return block(self, k, x, *rest)
+
+    monkeypatch.setattr(MLP, "block", counted)
+    again = last(config, digits, plan)
+    assert sum(seen) == 2 * n_images  # two blocks
+    assert whole.probabilities_test_DINC.tobytes() == again.probabilities_test_DINC.tobytes()
+    alone = last(config, digits, plan, pack_size=1)
+    np.testing.assert_allclose(alone.probabilities_test_DINC, whole.probabilities_test_DINC, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(("change", "n_gathered"), [({}, 0), ({"flip": 0.5}, 2 * 5)])
+def test_images_are_not_gathered_for_a_step_that_trains_on_features(digits, monkeypatch, change, n_gathered):
+    gathered = []
+
+    def counted(self, index_RB, batch=TrainingSets.batch):
+        if index_RB.shape[1] == 8:  # of a step
+            gathered.append(1)
+        return batch(self, index_RB)
+
+    monkeypatch.setattr(TrainingSets, "batch", counted)
+    last(dataclasses.replace(SOURCE, frozen=0.5, epochs=2, **change), digits)
+    assert len(gathered) == n_gathered
 
 
 def test_training_with_frozen_blocks_taken_up_again_has_the_same_bits(digits):

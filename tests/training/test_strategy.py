@@ -11,7 +11,7 @@ from benchmarks.loops import N_CLASSES, chosen_pack
 from benchmarks.strategy import GRID
 from lab import models
 from lab.knobs import TrialConfig
-from lab.training import graphs, strategy
+from lab.training import features, graphs, strategy
 
 TABLE = records.FOLDER / "strategy.json"
 CUDA = torch.device("cuda")
@@ -60,6 +60,45 @@ def test_the_estimate_is_above_weights_gradient_and_moments_and_what_layers_keep
     state = 4 * net.n_parameters
     kept = 8 * (784 + 2 * 100 + 2 * 100 + 10)  # the input, both sides of two activations, the logits
     assert strategy.replica_bytes(net) > 4 * (state + kept)
+
+
+FEATURES = 1000  # bytes
+
+
+def test_features_and_frozen_weights_are_counted():
+    whole, frozen = (network(family="cnn", width=32, batch_size=64, frozen=share) for share in (0.0, 1.0))
+    known, unknown = strategy.replica_bytes(frozen, FEATURES), strategy.replica_bytes(frozen)
+    head = 4 * (strategy.STATES * frozen.n_parameters + 2 * frozen.trained[0].shape[0] * 64)
+    assert known == head + 4 * (whole.n_parameters - frozen.n_parameters) + FEATURES
+    assert known < unknown < strategy.replica_bytes(whole)
+    free = 10 * known
+    assert strategy.pack_size(frozen, CUDA, lambda _: free, known=FEATURES) == int(strategy.SHARE * 10)
+
+
+@pytest.mark.parametrize("family", ["mlp", "cnn", "resnet", "pretrained"])
+def test_heads_that_are_trained_on_features_share_a_pack_as_perceptrons_do(family):
+    heads = network(family=family, frozen=1.0)
+    n_features, most = features.n_values(heads, (1, 28, 28)), strategy.PACK_WEIGHTS // heads.n_parameters
+    assert n_features == heads.trained[0].shape[0]
+    assert most / 2 < strategy.pack_size(heads, torch.device("cpu"), known=4 * n_features) <= most
+
+
+@pytest.mark.parametrize("change", [{"flip": 0.5}, {"adversarial": "fgsm"}])
+def test_heads_whose_images_change_go_through_all_blocks_and_share_a_pack_as_those_do(change):
+    still, changing = (network(family="cnn", width=32, frozen=1.0, **knobs) for knobs in ({}, change))
+    sizes = [100, 50, 50]
+    assert features.n_bytes(still, (1, 28, 28), sizes) == 4 * 200 * still.trained[0].shape[0]
+    assert features.n_bytes(changing, (1, 28, 28), sizes) is None
+    whole = strategy.pack_size(network(family="cnn", width=32), torch.device("cpu"))
+    assert strategy.pack_size(changing, torch.device("cpu")) == whole
+    assert strategy.pack_size(network(family="pretrained", frozen=1.0, **change), torch.device("cpu")) == 1
+
+
+def test_too_many_training_features_are_not_kept_and_of_other_images_only_those_that_are_not_too_many():
+    heads = network(family="cnn", width=32, frozen=1.0)
+    most = features.MOST_VALUES // heads.trained[0].shape[0]
+    assert features.n_bytes(heads, (1, 28, 28), [most + 1, 10]) is None
+    assert features.n_bytes(heads, (1, 28, 28), [10, most + 1, 10]) == 4 * 20 * heads.trained[0].shape[0]
 
 
 # -- graphs
