@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from lab import storage, weights
 from lab.errors import LabError, SpecError, one_line
 from lab.knobs import FAMILIES, TrialConfig
-from lab.pretraining import ARCHITECTURE
+from lab.pretraining import ARCHITECTURE, NAME
+from lab.spec import Study
 from lab.storage import Home
 from lab.task import Task
 
@@ -44,6 +45,20 @@ def dataset_of(spec: dict[str, Any], *, data_dir: str | None, study_file: str | 
         name = spec["data"].partition("[")[0] + name
     whole = spec | {"data": name, "n_validation": None, "n_test": None}
     return load_dataset(whole, data_dir=data_dir, study_file=study_file)
+
+
+def shared_starts(study: Study) -> list[str]:
+    """Return a sentence on each set of networks to start from that has fewer of them than a trial has seeds."""
+    n_inits, found = study.replication.most[1], []
+    for given in sorted(map(str, study.values("weights") - {""})):
+        asked = study.pretraining if given == NAME else None
+        n = len(weights.given(given).replicas) if asked is None else asked.n_seeds
+        if n < n_inits:
+            found.append(
+                f"weights={given}: {n_inits} seeds share {n} network{'s' * (n > 1)} to start from, so the variance by "
+                "seed leaves out what another pre-training would change"
+            )
+    return found
 
 
 def folder(task: Task, home: Home) -> Path:

@@ -259,6 +259,7 @@ def _tables(study: str, artifacts: Artifacts, run_ids: Mapping[str, str]) -> His
             row |= {"variant": config["variant"]} if config.get("variant") else {}
             # a run from before there was a knob was trained with what is now its default
             row |= {knob: config["config"].get(knob, default) for knob, default in _DEFAULTS.items()}
+            row |= {"n_starts": config["n_starts"]} if "n_starts" in config else {}
             row |= {"n_confirm": config["spec"]["n_confirm"]} if "n_confirm" in config["spec"] else {}
             row |= config["replication"] | {"seed": config["seed"], "data_digest": config["data"]["digest"]}
         if "metrics.json" in manifest["files"]:

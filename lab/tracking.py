@@ -322,7 +322,7 @@ def _params(config: Mapping[str, Any]) -> "list[Param]":
 
     data = config["data"]
     other = {"data": data["name"], "data_digest": data["digest"], "seed": config["seed"], "device": config["device"]}
-    other |= {name: config[name] for name in ("variant", "weights_digest") if config.get(name)}
+    other |= {name: config[name] for name in ("variant", "weights_digest", "n_starts") if config.get(name)}
     return [Param(name, str(value)) for name, value in (config["config"] | config["replication"] | other).items()]
 
 

@@ -138,7 +138,7 @@ def _write(
 ) -> Path:
     """Write the outcome of a trial, whatever comes of training it; `events` is read afterwards."""
     files: dict[str, bytes] = {}
-    start: dict[str, str] = {}
+    start: dict[str, Any] = {}
     status, reason, n_parameters, plan = "finished", None, None, task.replication
     try:
         trained = train()
@@ -243,10 +243,13 @@ def _trained_on(task: Task, home: Home) -> "tuple[TrialConfig, Dataset]":
     return _config(task, home), _dataset(task)
 
 
-def _start(task: Task, home: Home) -> dict[str, str]:
-    """Return the digest of the weights that a trained trial started from, by name, if there were any."""
+def _start(task: Task, home: Home) -> dict[str, Any]:
+    """Return the digest and the number of the networks that a trained trial started from, if there were any."""
     config = _config(task, home)
-    return {"weights_digest": weights.given(config.weights).digest} if config.weights else {}
+    if not config.weights:
+        return {}
+    start = weights.given(config.weights)
+    return {"weights_digest": start.digest, "n_starts": len(start.replicas)}
 
 
 def _config(task: Task, home: Home) -> TrialConfig:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lab import first_stage, models, own_families, search, study_file, training, weights
+from lab import first_stage, history, models, own_families, search, study_file, training, weights
 from lab.data.datasets import load
 from lab.errors import SpecError
 from lab.replication import Grid
@@ -230,6 +230,26 @@ def test_a_study_of_two_stages_runs_like_any_other(tmp_path):
     )  # fmt: skip
     summary = search.run(study, "s", home=Home(tmp_path), engine="inline", device="cpu")
     assert summary.counts["finished"] == 2
+
+
+@pytest.mark.parametrize(("n_inits", "is_said"), [(2, False), (3, True)])
+def test_a_run_says_so_if_there_are_fewer_networks_than_seeds_and_its_history_how_many_there_are(
+    tmp_path, capsys, n_inits, is_said
+):
+    study = two_stages(replication=Replication("bootstrap", 2, n_inits), learning_curve=())
+    search.run(study, "s", home=Home(tmp_path), engine="inline", device="cpu")
+    said = f"weights=pretraining: {n_inits} seeds share 2 networks to start from"
+    assert (said in capsys.readouterr().err) is is_said
+    assert set(history.load("s", home=Home(tmp_path)).trials["n_starts"]) == {2}
+
+
+def test_one_file_for_all_seeds_is_said_and_one_a_seed_is_not(tmp_path):
+    replicas = [{"a": np.zeros(3, dtype=np.float32)} for _ in range(3)]
+    weights.write(tmp_path / "w", replicas, [{"replica": r} for r in range(3)], {})
+    paths = (f"{tmp_path}/w", f"{tmp_path}/w/replica-0001.safetensors")
+    study = two_stages(pretraining=None, space=dict(weights=Choice("", *paths)), fixed=SMALL, sampler="grid")
+    (said,) = first_stage.shared_starts(study)
+    assert said.startswith(f"weights={paths[1]}: 3 seeds share 1 network to start from")
 
 
 def test_the_study_of_transfer_and_its_small_version_are_possible():

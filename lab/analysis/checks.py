@@ -150,6 +150,7 @@ def _design(case: Case) -> Iterator[Check]:
                 f"{percent(spread, 1)} from {num(n_test)} images", _status(loose, math.isfinite(spread)),
                 where="method", command=_when(loose, _larger_test_set(case, n_test, spread)))  # fmt: skip
     yield _overlap(case)
+    yield from _starts(case)
     yield from _data(case)
     gone = number(case.row, "n_diverged")
     rate = number(case.row, "learning_rate")
@@ -166,6 +167,15 @@ def _design(case: Case) -> Iterator[Check]:
                     "diverged throughout, infeasible or failed: what is said of the space rests on the others; the "
                     "reasons:" if lost else "", "trials",
                     _when(lost > 0 and bool(case.study), command("status", case.study)))  # fmt: skip
+
+
+def _starts(case: Case) -> Iterator[Check]:
+    n_starts, n_inits = number(case.row, "n_starts"), number(case.row, "n_inits")
+    if math.isfinite(n_starts):
+        few = n_starts < n_inits
+        yield Check("networks to start from", "one a seed", f"{n_starts:g} for {n_inits:g} seeds", _status(few),
+                    "seeds that share one differ by what is drawn afterwards alone: the variance by seed leaves out "
+                    "what another pre-training would change" if few else "", "method")  # fmt: skip
 
 
 def _larger_test_set(case: Case, n_test: float, spread: float) -> str | None:

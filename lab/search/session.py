@@ -145,6 +145,7 @@ def run(
     engine_name, n_workers = workers.choose_engine(engine, n_workers, device=device, smoke=smoke)
     dataset = prepare(study, data_dir=data_dir, study_file=study_file)
     notes = own_families.check(study, dataset.image_shape, dataset.n_classes, study_file)
+    notes += first_stage.shared_starts(study)
     with contextlib.ExitStack() as stack:
         stack.enter_context(storage.coordinator_lock(home, name))
         spool.clean_temporaries(home, name)

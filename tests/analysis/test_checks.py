@@ -94,6 +94,12 @@ class TestChecks:
         found = self.status(trials(run(0.3, 0.05, n_train=n_train)), "overlap of training sets", spec=spec)
         assert found[0] == status
 
+    @pytest.mark.parametrize(("n_starts", "status"), [(1, "attention"), (3, "attention"), (4, "ok"), (9, "ok")])
+    def test_fewer_networks_to_start_from_than_seeds_ask_for_attention(self, n_starts, status):
+        name, row = "networks to start from", run(0.3, 0.05, n_inits=4, n_starts=n_starts)
+        assert self.status(trials(row), name) == (status, f"{n_starts} for 4 seeds")
+        assert name not in set(checks_table(diagnose(trials(run(0.3, 0.05)), spec=SPEC, data=DATA))["name"])
+
     @pytest.mark.parametrize(("n_lost", "status"), [(0, "ok"), (1, "ok"), (2, "attention"), (5, "fail")])
     def test_trials_without_a_result_are_counted(self, n_lost, status):
         rows = [run(math.nan if k < n_lost else 0.3, 0.05, phase="explore", number=k) for k in range(10)]
