@@ -47,12 +47,27 @@ def dataset_of(spec: dict[str, Any], *, data_dir: str | None, study_file: str | 
     return load_dataset(whole, data_dir=data_dir, study_file=study_file)
 
 
+def check_starts(study: Study) -> None:
+    """Read every file of weights that a study names.
+
+    Raises:
+        SpecError: One cannot be used, or trunks of torchvision, which nobody trains here, are to start from none.
+    """
+    for given in sorted(map(str, study.values("weights") - {"", NAME})):
+        weights.read(Path(given))
+    if study.values("family") == {"pretrained"} and study.values("weights") <= {"", NAME}:
+        raise SpecError(
+            "family 'pretrained' starts from published weights, which are not downloaded here: fetch them where there "
+            "is a network, by the command in the README, then set weights=FILE and new_head=True"
+        )
+
+
 def shared_starts(study: Study) -> list[str]:
     """Return a sentence on each set of networks to start from that has fewer of them than a trial has seeds."""
     n_inits, found = study.replication.most[1], []
     for given in sorted(map(str, study.values("weights") - {""})):
         asked = study.pretraining if given == NAME else None
-        n = len(weights.given(given).replicas) if asked is None else asked.n_seeds
+        n = weights.n_starts(Path(given)) if asked is None else asked.n_seeds
         if n < n_inits:
             found.append(
                 f"weights={given}: {n_inits} seeds share {n} network{'s' * (n > 1)} to start from, so the variance by "

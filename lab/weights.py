@@ -31,6 +31,7 @@ FORMAT = 1
 MOST_BYTES = 2**28  # of the weights that a trial keeps; of larger networks the first replicas that fit
 FILE = "weights.safetensors"  # of a trial
 INDEX = "weights.json"  # of a folder of replicas
+PICKLES = (b"PK\x03\x04", b"\x80\x02")  # what a file of torch.save begins with: a zip archive, or a bare pickle
 _SUFFIXES = {"scale": "weight", "shift": "bias", "mean": "running_mean", "var": "running_var"}
 
 
@@ -206,6 +207,11 @@ def _given(path: Path, stamps: tuple[int, ...]) -> Start:
     return read(path)
 
 
+def n_starts(path: Path) -> int:
+    """Return how many networks `read` finds at a path."""
+    return len(json.loads(_content(path / INDEX))["replicas"]) if path.is_dir() else 1
+
+
 def read(path: Path) -> Start:
     """Return the weights to start from: a folder that `export-weights` wrote, or one safetensors file.
 
@@ -247,6 +253,11 @@ def _tensors(path: Path, content: bytes) -> dict[str, NDArray[np.float32]]:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
+    if content.startswith(PICKLES):
+        raise SpecError(
+            f"weights: {path} is a file of torch.save, a pickle, which is not opened here: turn it into a safetensors "
+            "file once, by the command in the README"
+        )
     try:
         return load(content)
     except (SafetensorError, ValueError, TypeError, KeyError) as error:

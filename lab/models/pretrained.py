@@ -1,10 +1,7 @@
 """Networks of torchvision as trunks: their blocks, a mean over pixels, and a linear classifier of one's own classes.
 
 The published weights are read from a safetensors file that `weights` names, with `new_head=True`. torchvision gives
-them as pickles, which are not opened here; on a machine with a network, once:
-
-    python -c "import torchvision as t, safetensors.torch as s
-    s.save_file(t.models.resnet18(weights='DEFAULT').state_dict(), 'resnet18.safetensors')"
+them as pickles, which are not opened here; the README says how to turn them into such a file.
 
 `depth`, `width`, `norm` and `activation` have no effect.
 
@@ -38,7 +35,7 @@ class Pretrained(Network):
     """
 
     why_alone = "the blocks of torchvision are computed one replica after the other"
-    where_weights = "give a safetensors file of torchvision's as weights, with new_head=True (lab/models/pretrained.py)"
+    where_weights = "give a safetensors file of torchvision's as weights, with new_head=True (see the README)"
     other_heads = ("fc.", "classifier.")
 
     def __init__(self, config: TrialConfig, image_shape: tuple[int, int, int], n_classes: int) -> None:

@@ -7,11 +7,10 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from lab import first_stage, own_families, pretraining, spool, storage, weights, workers
+from lab import first_stage, own_families, spool, storage, workers
 from lab.errors import LabError, SpecError
 from lab.progress import Progress
 from lab.search import database as databases
@@ -77,8 +76,7 @@ def prepare(study: Study, *, data_dir: str | None = None, study_file: str | None
     from lab.data import resampling
 
     dataset = load_dataset(study.to_dict(), data_dir=data_dir, study_file=study_file)
-    for path in study.values("weights") - {"", pretraining.NAME}:
-        weights.read(Path(str(path)))
+    first_stage.check_starts(study)
     if study.pretraining is not None:
         first_stage.dataset_of(study.to_dict(), data_dir=data_dir, study_file=study_file)
     n_train = study.largest("n_train")

@@ -1,5 +1,10 @@
 """Trunks of torchvision: with a file of weights they compute what torchvision computes, and train as torch does."""
 
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +13,7 @@ import torchvision
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from lab import seeds, training
+from lab import search, seeds, training, weights
 from lab.data.datasets import load
 from lab.data.resampling import draw_resample
 from lab.errors import SpecError
@@ -17,13 +22,14 @@ from lab.models import build
 from lab.models.initialization import initial_values
 from lab.models.pretrained import Pretrained
 from lab.replication import Grid
+from lab.spec import Study
 from lab.training.pack import Pack
 
 CPU = torch.device("cpu")
 
 
 def published(backbone, folder):
-    """A file as the docstring of lab.models.pretrained makes it, of random weights and statistics."""
+    """A file as the README's command makes it, of random weights and statistics."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = getattr(torchvision.models, backbone)(weights=None).eval()
@@ -139,8 +145,6 @@ def test_heads_of_one_trunk_are_trained_in_one_pack_on_features_that_are_compute
 
 
 def test_what_is_kept_of_a_trained_trunk_is_named_as_torchvision_names_it(tmp_path):
-    from lab import weights
-
     _, path = published("mobilenet_v3_small", tmp_path)
     digits = load("digits", seed=0, n_test=10, n_validation=10)
     config = TrialConfig(
@@ -153,6 +157,51 @@ def test_what_is_kept_of_a_trained_trunk_is_named_as_torchvision_names_it(tmp_pa
         if name.startswith("features.") and not name.endswith("num_batches_tracked"):
             np.testing.assert_array_equal(kept.pop(name), value.numpy())
     assert set(kept) == {"output.weight", "output.bias", "input.mean", "input.std"}
+
+
+def readme_commands():
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    return [line for line in text.splitlines() if line.startswith("python -c") and "safetensors" in line]
+
+
+def test_torchs_own_file_of_weights_is_refused_and_the_readmes_command_makes_one_that_is_taken(tmp_path):
+    network, path = published("resnet18", tmp_path)
+    torch.save(network.state_dict(), tmp_path / "resnet18-f37072fd.pth")
+    with pytest.raises(SpecError, match=r"resnet18-f37072fd.pth is a file of torch.save, a pickle"):
+        weights.read(tmp_path / "resnet18-f37072fd.pth")
+    torch.save(network.state_dict(), tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    with pytest.raises(SpecError, match=r"old.pth is a file of torch.save, a pickle"):
+        weights.read(tmp_path / "old.pth")
+    Path(path).unlink()
+    _, convert = readme_commands()
+    subprocess.run([sys.executable, *shlex.split(convert)[1:]], cwd=tmp_path, check=True)
+    config = TrialConfig(family="pretrained", backbone="resnet18", weights=path, new_head=True, frozen=1.0)
+    pack = Pack.start(build(config, (3, 32, 32), 10), [config], [0], seed=0, device=CPU, dtype=torch.float32)
+    torch.testing.assert_close(pack.weights["conv1.weight"][0], network.state_dict()["conv1.weight"], rtol=0, atol=0)
+
+
+def test_the_command_that_fetches_published_weights_asks_torchvision_and_writes_what_it_gives(tmp_path, monkeypatch):
+    fetch, _ = readme_commands()
+    network, _ = published("resnet18", tmp_path)
+    asked = []
+    monkeypatch.setattr(torchvision.models, "resnet18", lambda weights: asked.append(weights) or network)
+    monkeypatch.chdir(tmp_path)
+    exec(shlex.split(fetch)[2], {})
+    assert asked == ["DEFAULT"]
+    assert torch.equal(load_file(tmp_path / "resnet18.safetensors")["fc.weight"], network.fc.weight)
+
+
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [
+        ({}, "family 'pretrained' starts from published weights, which are not downloaded here: fetch them where"),
+        ({"weights": "nowhere"}, "weights: nowhere cannot be read"),
+    ],
+)
+def test_a_study_of_trunks_without_weights_is_refused_before_anything_is_written(start, said):
+    study = Study(question="?", data="digits", fixed=dict(family="pretrained", n_train=40, new_head=True) | start)
+    with pytest.raises(SpecError, match=said):
+        search.prepare(study)
 
 
 def test_a_file_of_another_trunk_is_refused_in_a_sentence(tmp_path):
