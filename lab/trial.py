@@ -207,7 +207,7 @@ def _train(
             config, dataset, plan, seed=task.spec["seed"], first_resample=task.first_resample + part.first_resample,
             first_init=task.first_init + part.first_init, first_noise=task.first_noise,
             n_evaluations=task.spec["n_evaluations"], device=task.device, keep_weights=weights.are_kept(task.phase),
-            resume=resume, on_epoch=on_epoch, on_event=on_event,
+            resume=resume, on_epoch=on_epoch, on_event=on_event, features_in=home.mlruns / "features",
         )  # fmt: skip
         for step in _begun(steps):
             yield step
@@ -322,7 +322,7 @@ def _train_together(
     steps: list[Any] = []
     for steps in training.fit_many(
         jobs, dataset, seed=task.spec["seed"], n_evaluations=task.spec["n_evaluations"], device=task.device,
-        on_epoch=offer, on_event=on_event,
+        on_epoch=offer, on_event=on_event, features_in=home.mlruns / "features",
     ):  # fmt: skip
         for course, step, of_task in zip(courses, steps, datasets, strict=True):
             course.add(step, of_task.test, task.replication)

@@ -80,6 +80,7 @@ def fit(
     resume: Mapping[str, Any] | None = None,
     on_epoch: Callable[[Callable[[], dict[str, Any]]], None] | None = None,
     on_event: Callable[[str], None] | None = None,
+    features_in: Path | None = None,
 ) -> Iterator[Evaluation]:
     """Yield evaluations; the lower |log(learning_rate / 0.01)|, the better. Knobs that make trouble:
 

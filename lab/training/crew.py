@@ -19,6 +19,7 @@ from lab.training.attacks import Attack
 from lab.training.augment import Augmentation
 from lab.training.averaging import Averaging, recalibrated
 from lab.training.dropout import Dropout
+from lab.training.feature_store import FeatureStore
 from lab.training.features import Features, Known
 from lab.training.graphs import Graphs
 from lab.training.losses import Criterion
@@ -54,6 +55,7 @@ class Crew:
         seed: int,
         device: torch.device,
         dtype: torch.dtype,
+        store: FeatureStore | None = None,
     ) -> None:
         """Draw the initial weights and stand before the first epoch.
 
@@ -67,7 +69,7 @@ class Crew:
         self.epoch = self.evaluated = 0
         self.signals: dict[str, NDArray[np.float64]] = {}
         self._seed, self._sets = seed, sets
-        self._start = functools.partial(Crew, network, sets=sets, seed=seed, device=device, dtype=dtype)
+        self._start = functools.partial(Crew, network, sets=sets, seed=seed, device=device, dtype=dtype, store=store)
         self.pack = Pack.start(network, configs_R, inits_R, seed=seed, device=device, dtype=dtype)
         self.dropout = Dropout(
             [c.dropout for c in configs_R], inits_R, seed=seed, device=device,
@@ -81,7 +83,9 @@ class Crew:
         self.features: Features | None = None
         if self.pack.network.n_frozen:
             is_standardised = self.config.normalize == "training"
-            self.features = Features(self.pack.frozen.origins_R, self.sets_R, is_standardised=is_standardised)
+            origins_R = self.pack.frozen.origins_R
+            store = store if network.why_alone is not None else None  # the lab's own blocks are about as fast as a disk
+            self.features = Features(origins_R, self.sets_R, is_standardised=is_standardised, store=store)
         patience_R = [c.patience for c in configs_R]
         self.stopping = Stopping(patience_R, self.pack) if any(patience_R) else None
         self.largest_R1: Tensor | None = None  # norm of a gradient, if any is clipped

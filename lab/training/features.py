@@ -7,7 +7,8 @@ of one start share what the blocks make of validation and test images.
 Shape suffixes: R replicas, S some of them, G groups that share features, N examples, B batch.
 """
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from lab.models import Network
 from lab.training.augment import KNOBS
+from lab.training.feature_store import FeatureStore, key_of, key_of_weights
 from lab.training.pack import View
 
 MOST_VALUES = 2**23  # of one replica and one set of images: 32 MB in float32; bits thus do not depend on the pack
@@ -23,6 +25,7 @@ PIECE_VALUES = 2**22  # of the widest map while they are computed
 Images = Callable[[slice, slice], Tensor]  # (replicas, examples) → (R, B, C, H, W)
 
 
+@functools.lru_cache(maxsize=8)
 def n_values(network: Network, image_shape: tuple[int, ...]) -> int:
     """Return how many values the frozen blocks make of one image."""
     shapes = {p.name: p.shape for p in network.parameters} | network.buffers
@@ -67,12 +70,18 @@ class Known(NamedTuple):
 class Features:
     """The features of each set of images, by name, where they are not too many to be kept."""
 
-    def __init__(self, origins_R: Tensor, sets_R: Tensor, *, is_standardised: bool) -> None:
-        """Take the start and the training set of each replica, and whether images are standardised by the latter."""
+    def __init__(
+        self, origins_R: Tensor, sets_R: Tensor, *, is_standardised: bool, store: FeatureStore | None = None
+    ) -> None:
+        """Take the start and the training set of each replica, and whether images are standardised by the latter.
+
+        `store` is where features may lie already, and go otherwise.
+        """
         pairs_R2 = torch.stack([origins_R, sets_R], dim=1)
         self._by_set_R = torch.unique(pairs_R2, dim=0, return_inverse=True)[1]
         self._by_start_R = torch.unique(origins_R, return_inverse=True)[1]
-        self._is_standardised = is_standardised
+        self._is_standardised, self._store = is_standardised, store
+        self._keys: dict[int, str] = {}  # of the starts, for the store
         self._of: dict[str, Known | None] = {}
 
     @torch.no_grad()
@@ -88,28 +97,41 @@ class Features:
         return self._of[name]
 
     def _computed(self, n: int, group_R: Tensor, view: View, images: Images) -> Tensor | None:
-        network, weights, groups = view.network, view.weights, group_R.tolist()
+        network, groups = view.network, group_R.tolist()
         kept: Tensor | None = None
         size = max(1, min(n, PIECE_VALUES // network.widest))
+        parts = [slice(first, min(first + size, n)) for first in range(0, n, size)]
+        image_shape = tuple(images(slice(1), slice(1)).shape[2:])
+        if n * n_values(network, image_shape) > MOST_VALUES:
+            return None
         for g in range(max(groups) + 1):
             r = groups.index(g)
             rows = slice(r, r + 1)
-            own = {name: value[rows] for name, value in weights.items()}
-            for first in range(0, n, size):
-                part = slice(first, min(first + size, n))
-                x = network.features(own, images(rows, part))
-                if kept is None:
-                    if n * x[0, 0].numel() > MOST_VALUES:
-                        return None
-                    kept = x.new_empty((max(groups) + 1, n, *x.shape[2:]))
-                kept[g : g + 1, part] = x
+            own = {name: value[rows] for name, value in view.weights.items()}
+            key, found = "", None
+            if self._store is not None:
+                key = key_of(self._key_of_start(r, network, own), (images(rows, part) for part in parts))
+                found = self._store.load(key)
+            if found is None:
+                found = torch.cat([network.features(own, images(rows, part))[0] for part in parts])
+                if self._store is not None:
+                    self._store.save(key, found)
+            kept = kept if kept is not None else group_R.new_empty((max(groups) + 1, *found.shape), dtype=found.dtype)
+            kept[g] = found
         return kept
+
+    def _key_of_start(self, r: int, network: Network, own: Mapping[str, Tensor]) -> str:
+        start = int(self._by_start_R[r])
+        if start not in self._keys:
+            self._keys[start] = key_of_weights(network, own)
+        return self._keys[start]
 
     def keep(self, rows_S: Tensor) -> None:
         """Go on with these replicas alone."""
         of_which = {name: known is not None and known.group_R is self._by_set_R for name, known in self._of.items()}
         by_set, self._by_set_R = torch.unique(self._by_set_R.index_select(0, rows_S), return_inverse=True)
         by_start, self._by_start_R = torch.unique(self._by_start_R.index_select(0, rows_S), return_inverse=True)
+        self._keys = {}  # starts have other numbers now
         for name, known in self._of.items():
             if known is not None:
                 left, group_S = (by_set, self._by_set_R) if of_which[name] else (by_start, self._by_start_R)
@@ -118,7 +140,7 @@ class Features:
 
     def take(self, rows_S: Tensor) -> "Features":
         """Return those of these replicas."""
-        taken = Features(self._by_start_R, self._by_set_R, is_standardised=self._is_standardised)
+        taken = Features(self._by_start_R, self._by_set_R, is_standardised=self._is_standardised, store=self._store)
         taken._by_set_R, taken._by_start_R, taken._of = self._by_set_R, self._by_start_R, dict(self._of)
         taken.keep(rows_S)
         return taken

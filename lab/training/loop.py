@@ -6,6 +6,7 @@ C classes, B batch; images are CHW.
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from lab.spec import Replication
 from lab.training import features, health, strategy
 from lab.training.crew import Crew, State, part, rows_of
 from lab.training.evaluation import Measured, evaluate, evaluation_epochs
+from lab.training.feature_store import FeatureStore
 from lab.training.job import Job
 from lab.training.members import Members, enlist
 from lab.training.moment import Moment
@@ -51,6 +53,7 @@ def fit(
     resume: State | None = None,
     on_epoch: OnEpoch | None = None,
     on_event: Callable[[str], None] | None = None,
+    features_in: Path | None = None,
 ) -> Iterator[Evaluation]:
     """Train all replicas of a configuration and yield an evaluation at about `n_evaluations` log-spaced epochs.
 
@@ -61,7 +64,7 @@ def fit(
     job = Job(config, replication, first_resample, first_init, first_noise, keep_weights)
     for (evaluation,) in fit_many(
         [job], dataset, seed=seed, n_evaluations=n_evaluations, device=device, dtype=dtype, pack_size=pack_size,
-        resume=resume, on_epoch=on_epoch, on_event=on_event,
+        resume=resume, on_epoch=on_epoch, on_event=on_event, features_in=features_in,
     ):  # fmt: skip
         yield evaluation
 
@@ -78,6 +81,7 @@ def fit_many(
     resume: State | None = None,
     on_epoch: OnEpoch | None = None,
     on_event: Callable[[str], None] | None = None,
+    features_in: Path | None = None,
 ) -> Iterator[list[Evaluation]]:
     """Train the replicas of jobs of equal shape together, and yield an evaluation of each job at the same epochs.
 
@@ -98,6 +102,7 @@ def fit_many(
         on_epoch: Called after every epoch of every crew with a function that returns the state of a job (the first,
             or that of a given index) as name → tensor. It holds no copies: write it down before returning.
         on_event: Told in a sentence what happened on the way that a reader of the results may want to know.
+        features_in: A folder where trainings leave to each other what frozen trunks of torchvision make of images.
 
     Raises:
         ValueError: The configurations cannot be built or differ in shape, the scheme needs more examples than there
@@ -110,11 +115,12 @@ def fit_many(
     network = models.build(config, dataset.image_shape, dataset.n_classes)
     sets, members = enlist(jobs, dataset, seed, target, dtype)
     sizes = [sets.n_train, len(dataset.validation), len(dataset.test)]
+    store = None if features_in is None else FeatureStore(features_in)
     known = features.n_bytes(network, dataset.image_shape, sizes)
     if network.why_alone is not None and not (network.is_head_alone and known) and on_event is not None:
         on_event(f"family {config.family}: its replicas are trained one after the other, because {network.why_alone}")
     crews = [
-        Crew(network, members.take(rows), sets, seed=seed, device=target, dtype=dtype)
+        Crew(network, members.take(rows), sets, seed=seed, device=target, dtype=dtype, store=store)
         for rows in _crew_rows(len(members), pack_size or strategy.pack_size(network, target, known=known), resume)
     ]
     scores = [Scores(job.shape, keep_weights=job.keep_weights) for job in jobs]

@@ -3,7 +3,8 @@
 Shape suffixes: R replicas, S some of them, U distinct starts, P weights of one network.
 """
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,8 @@ from lab import seeds, weights
 from lab.errors import SpecError
 from lab.knobs import TrialConfig
 from lab.models import Network
-from lab.models.layers import HEAD
+from lab.models.initialization import Array, initial_values
+from lab.models.layers import HEAD, Parameter
 
 
 class Frozen(NamedTuple):
@@ -61,14 +63,17 @@ def start(network: Network, config: TrialConfig, init: int, *, seed: int) -> dic
         SpecError: The file is none, or its weights are not those of such a network.
         ValueError: The initialisation scheme is unknown.
     """
-    values_P, buffers = network.initial(config.init_scheme, config.init_gain, seeds.generator(seed, "init", init))
-    ends = np.cumsum([int(np.prod(p.shape)) for p in network.parameters])
-    started = {
-        p.name: torch.from_numpy(part.reshape(p.shape))
-        for p, part in zip(network.parameters, np.split(values_P, ends[:-1]), strict=True)
-    } | buffers
     if not config.weights and network.where_weights:
         raise SpecError(f"family {config.family!r} has no weights to start from: {network.where_weights}")
+    if network.is_own or not config.weights:
+        rng = seeds.generator(seed, "init", init)
+        values_P, buffers = network.initial(config.init_scheme, config.init_gain, rng)
+        started = _parts(network.parameters, values_P) | buffers
+    else:
+        shapes = {p.name: p.shape for p in network.parameters} | network.buffers
+        started = {name: torch.empty(shape) for name, shape in shapes.items()}
+        if config.new_head:  # drawn as it would have been after all that comes before it
+            started |= _drawn_head(tuple(network.parameters), config.init_scheme, config.init_gain, seed, init)
     if not config.weights:
         return started
     replicas = weights.given(config.weights).replicas
@@ -87,6 +92,23 @@ def start(network: Network, config: TrialConfig, init: int, *, seed: int) -> dic
             f"weights: {config.weights} has {strange[0]}, which this {config.family} has not: set its depth and norm"
         )
     return started
+
+
+def _parts(parameters: Sequence[Parameter], values_P: Array) -> dict[str, Tensor]:
+    ends = np.cumsum([int(np.prod(p.shape)) for p in parameters])
+    return {
+        p.name: torch.from_numpy(part.reshape(p.shape))
+        for p, part in zip(parameters, np.split(values_P, ends[:-1]), strict=True)
+    }
+
+
+@functools.lru_cache(maxsize=256)
+def _drawn_head(
+    parameters: tuple[Parameter, ...], scheme: str, gain: float, seed: int, init: int
+) -> Mapping[str, Tensor]:
+    """Return the head that a seed would have had without a file; a process draws it once."""
+    drawn = _parts(parameters, initial_values(parameters, scheme, gain, seeds.generator(seed, "init", init)))
+    return {name: value.clone() for name, value in drawn.items() if name.startswith(HEAD)}
 
 
 def _taken(
