@@ -24,6 +24,7 @@ from lab.pruning import Rival
 from lab.search import ledger
 from lab.search.results import Results
 from lab.search.samplers import SEQUENTIAL, planned, suggest
+from lab.search.trials import ask
 from lab.spec import Replication, Study
 from lab.storage import Home
 from lab.task import Task
@@ -133,10 +134,16 @@ class Coordinator:
 
     def _ask(self) -> None:
         failpoints.hit("ask")
-        trial = self.stored.ask()
-        failpoints.hit("asked")
-        self._ids[trial.number] = trial._trial_id
-        self._queue.append(self._task(trial))
+        number = len(self._ids)
+        if self._learns:
+            trial = self.stored.ask()
+            failpoints.hit("asked")
+            assert trial.number == number, (trial.number, number)
+            self._ids[number] = trial._trial_id
+            self._queue.append(self._task(trial))
+        else:
+            self._ids[number], values = ask(self.stored, self.study, number)
+            self._queue.append(self._explore_task(number, values))
 
     def _ask_round(self) -> None:
         """Ask for the rest of the round that has begun."""

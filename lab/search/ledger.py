@@ -97,12 +97,17 @@ def best_trial(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
     """Return the trial with the lowest objective; for a pair, the one on the frontier with the lowest sum."""
     # what has the lowest sum is always on the frontier: who beats it in one objective and ties in the other, sums lower
     complete = [t for t in trials if t.state == TrialState.COMPLETE]
-    return min(complete, key=lambda t: (sum(t.values), t.number), default=None)
+    return min(complete, key=lambda t: rank(t.values, t.number), default=None)
+
+
+def rank(values: Sequence[float], number: int) -> tuple[float, int]:
+    """Return what complete trials are compared by: the lowest is the best."""
+    return sum(values), number
 
 
 def best_trials(trials: Sequence[FrozenTrial], n: int) -> list[FrozenTrial]:
     """Return the n trials with the lowest objectives, as `best_trial` compares them, of different configurations."""
-    complete = sorted((t for t in trials if t.state == TrialState.COMPLETE), key=lambda t: (sum(t.values), t.number))
+    complete = sorted((t for t in trials if t.state == TrialState.COMPLETE), key=lambda t: rank(t.values, t.number))
     different: list[FrozenTrial] = []
     for trial in complete:
         if all(trial.params != other.params for other in different):

@@ -17,11 +17,12 @@ from lab import failpoints, spool
 from lab.errors import StorageError
 from lab.search import ledger
 from lab.search.publisher import Publisher
+from lab.search.trials import set_attributes, tell
 from lab.spec import Study
 from lab.spool import Outcome
 from lab.storage import Home, forget
 
-# what the Optuna dashboard shows of a trial beside its objective; each costs the coordinator about 4 ms
+# what the Optuna dashboard shows of a trial beside its objective
 MEASURED = (
     "n_parameters", "seconds", "n_diverged", "val_risk", "val_error", "bias_sq", "bias_sq_lo", "bias_sq_hi", "variance",
     "variance_lo", "variance_hi", "variance_resample", "variance_init", "variance_interaction",
@@ -106,19 +107,17 @@ class Results:
         if by_resample:
             attrs[ledger.BY_RESAMPLE] = list(by_resample)
         failpoints.hit("tell")
-        for name, value in attrs.items():
-            failpoints.hit("tell.attr")
-            self.stored._storage.set_trial_user_attr(self.ids[outcome.number], name, value)
+        trial_id = self.ids[outcome.number]
+        set_attributes(self.stored, trial_id, attrs)
         for n, mean in enumerate(itertools.accumulate(by_resample), start=1):
             failpoints.hit("tell.attr")
-            self.stored._storage.set_trial_intermediate_value(self.ids[outcome.number], n, mean / n)
+            self.stored._storage.set_trial_intermediate_value(trial_id, n, mean / n)
         if outcome.status == "pruned":
             self.stored.tell(outcome.number, state=TrialState.PRUNED)  # with the mean so far, which samplers read
-        elif values is None:
-            self.stored.tell(outcome.number, state=TrialState.FAIL)
         else:
-            told = self.stored.tell(outcome.number, values)
-            self.best = ledger.best_trial([trial for trial in (self.best, told) if trial is not None])
+            tell(self.stored, self.study, outcome.number, trial_id, values)
+            if values is not None and (self.best is None or ledger.rank(values, outcome.number) < _rank(self.best)):
+                self.best = self.stored._storage.get_trial(trial_id)
         self._told.add(outcome.number)
         failpoints.hit("told")
 
@@ -126,6 +125,10 @@ class Results:
         objective = self.study.objective
         ends = [f"{objective}_lo", f"{objective}_hi"] if isinstance(objective, str) else []
         return {name: final[name] for name in (*MEASURED, *ends) if name in final}
+
+
+def _rank(trial: FrozenTrial) -> tuple[float, int]:
+    return ledger.rank(trial.values, trial.number)
 
 
 def note_run(stored: optuna.Study, outcome: Outcome, run_id: str) -> None:

@@ -4,13 +4,14 @@ What is proposed is a function of the study's seed, the trial's number and the r
 resumed search proposes what an uninterrupted one would.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from lab import failpoints
 from lab.knobs import Value
@@ -24,7 +25,7 @@ class PointSampler(BaseSampler):
     """Proposes a point that depends on the trial's number alone."""
 
     def __init__(self, point: Callable[[int], Mapping[str, Value]]) -> None:
-        self._point = point
+        self._point = functools.lru_cache(maxsize=1)(point)  # the knobs of a trial are asked for one by one
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return none: each knob is looked up on its own."""
@@ -116,26 +117,60 @@ def planned(study: Study) -> int:
 
 
 def suggest(trial: optuna.Trial, study: Study) -> dict[str, Value]:
-    """Return the trial's searched values, or its variant; what it has already keeps its value.
+    """Return the trial's searched values, or its variant; what it has already keeps its value."""
 
-    Knobs with a condition come last, and only if the trial meets it.
-    """
+    def pick(name: str) -> Value:
+        failpoints.hit("suggest")
+        return _suggest(trial, name, distribution(domain_of(study, name)))
+
+    return _searched(study, pick)
+
+
+def proposed(stored: optuna.Study, study: Study, number: int) -> dict[str, Value]:
+    """Return what `suggest` would for trial `number` of a study whose sampler does not learn; nothing is stored."""
+    trial = create_trial(state=TrialState.RUNNING)
+    trial.number = number
+
+    def pick(name: str) -> Value:
+        kind = distribution(domain_of(study, name))
+        drawn = stored.sampler.sample_independent(stored, trial, name, kind)
+        return kind.to_external_repr(kind.to_internal_repr(drawn))  # as it will be read back
+
+    return _searched(study, pick)
+
+
+def _searched(study: Study, pick: Callable[[str], Value]) -> dict[str, Value]:
+    """Pick the values of a trial. Knobs with a condition come last, and only if the trial meets it."""
     if study.variants:
-        return {"variant": _suggest(trial, "variant", Choice(*study.variants))}
+        return {"variant": pick("variant")}
     values: dict[str, Value] = {}
     for name, domain in sorted(study.space.items(), key=lambda item: bool(item[1].when)):
         if is_active(domain, values):
-            values[name] = _suggest(trial, name, domain)
+            values[name] = pick(name)
     return values
 
 
-def _suggest(trial: optuna.Trial, name: str, domain: Domain) -> Value:
-    failpoints.hit("suggest")
+def domain_of(study: Study, name: str) -> Domain:
+    """Return the domain of a searched knob, or of `variant`."""
+    return Choice(*study.variants) if study.variants else study.space[name]
+
+
+def distribution(domain: Domain) -> BaseDistribution:
+    """Return a domain in Optuna's words."""
     if isinstance(domain, Choice):
-        option = trial.suggest_categorical(name, domain.options)
-        assert option is not None
-        return option
+        return CategoricalDistribution(domain.options)
     if isinstance(domain, Int):
         high = domain.low + (domain.high - domain.low) // domain.step * domain.step
-        return trial.suggest_int(name, domain.low, high, step=domain.step, log=domain.log)
-    return trial.suggest_float(name, domain.low, domain.high, log=domain.log)
+        return IntDistribution(domain.low, high, log=domain.log, step=domain.step)
+    return FloatDistribution(domain.low, domain.high, log=domain.log)
+
+
+def _suggest(trial: optuna.Trial, name: str, kind: BaseDistribution) -> Value:
+    if isinstance(kind, CategoricalDistribution):
+        option = trial.suggest_categorical(name, kind.choices)
+        assert option is not None
+        return option
+    if isinstance(kind, IntDistribution):
+        return trial.suggest_int(name, kind.low, kind.high, step=kind.step, log=kind.log)
+    assert isinstance(kind, FloatDistribution)
+    return trial.suggest_float(name, kind.low, kind.high, log=kind.log)

@@ -6,6 +6,7 @@ import shutil
 import optuna
 
 from lab import spool, storage, workers
+from lab.search import results
 from lab.storage import Home
 from tests.toys import Boom, FakeTracker, run, state
 
@@ -31,13 +32,15 @@ def booby_trap(patch, k):
 
         patch.setattr(owner, name, wrapped)
 
-    trap(optuna.Study, "ask", after=True)
-    trap(optuna.storages._cached_storage._CachedStorage, "set_trial_param", after=False)
-    trap(optuna.storages._cached_storage._CachedStorage, "set_trial_system_attr", after=True)
+    cached = optuna.storages._cached_storage._CachedStorage
+    trap(cached, "create_new_trial", after=True)
+    trap(cached, "set_trial_param", after=False)
+    trap(cached, "set_trial_system_attr", after=True)
     trap(workers.InlineEngine, "submit", after=False)
     trap(workers.inline, "evaluate_together", after=True)
     trap(FakeTracker, "publish", after=True)
-    trap(optuna.Study, "tell", after=True)
+    trap(results, "set_attributes", after=False)
+    trap(cached, "set_trial_state_values", after=True)
     trap(spool, "remove_outcome", after=True)
     return crossings
 
