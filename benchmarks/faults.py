@@ -1,16 +1,20 @@
 """Does a study survive anything? Random faults at random times, and after each of them what may never happen.
 
-    python -m benchmarks.faults                 # 300 faults, some minutes on a core
-    python -m benchmarks.faults --n 2000        # the long run
-    python -m benchmarks.faults --seed 7        # other faults
+    python -m benchmarks.faults                   # 300 faults, some minutes on a core
+    python -m benchmarks.faults --n 2000          # the long run
+    python -m benchmarks.faults --seed 7 --add    # other faults, added to those on record
 
 Training is faked, everything else is the lab's own: databases, spool, checkpoints, locks. A study is disturbed until a
-run of it is not, then compared with an undisturbed one, and the next study begins. What is found is printed with the
-faults that led to it, and the exit code is 1.
+run of it is not, then compared with an undisturbed one, and the next study begins. Each run is a fork of this process,
+which has imported everything and read the databases' migrations. What is found is printed with the faults that led to
+it, and the exit code is 1.
 """
 
 import argparse
+import hashlib
+import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -20,6 +24,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch: a fork waits for ever for threads that its parent had
 
 import numpy as np
 
@@ -148,23 +154,53 @@ def _campaign(seed: int) -> Iterator[Campaign]:
             os.environ["LAB_CHECKPOINT_SECONDS"] = before
 
 
+def _code() -> str:
+    """Return a digest of the lab's own code: faults add up only if they were injected into the same."""
+    root = Path(failpoints.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(f"{path.relative_to(root)} ".encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _earlier(path: Path, seed: int) -> dict[str, Any]:
+    """Return a record that the faults of a seed can be added to."""
+    record = json.loads(path.read_text(encoding="utf-8"))
+    if record["machine"].get("lab") != _code():
+        raise SystemExit(f"{path} is of another edition of the lab: begin again without --add")
+    if seed in record["machine"]["seeds"]:
+        raise SystemExit(f"{path} has the faults of seed {seed} already: choose another --seed")
+    return record
+
+
 def main(argv: list[str] | None = None, folder: Path = records.FOLDER) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=300, help="faults to inject, at least")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--add", action="store_true", help="to the record of earlier runs, instead of replacing it")
     args = parser.parse_args(argv)
-    facts, started = records.machine(seed=args.seed), time.monotonic()
+    earlier = _earlier(folder / "faults.json", args.seed) if args.add else None
+    facts, started = records.machine(lab=_code()), time.monotonic()
     with _campaign(args.seed) as campaign:
         study = campaign.begin()
         while campaign.injected.total() < args.n or study.done:  # the last one goes to its end, too
             if campaign.disturb(study):
+                shutil.rmtree(study.home.root)
                 study = campaign.begin()
+    found = bool(campaign.violations)
+    before = {"seeds": [], "n_studies": 0, "minutes": 0.0}
+    if earlier is not None:
+        before = earlier["machine"]
+        for row in earlier["tables"]["Faults"][:-1]:
+            campaign.injected[row["fault"]] += row["injected"]
+            campaign.violations[row["fault"]] += row["violations"]
     rows = [
         {"fault": kind, "injected": n, "violations": campaign.violations[kind]}
         for kind, n in sorted(campaign.injected.items())
     ]
     rows.append({"fault": "all", "injected": campaign.injected.total(), "violations": campaign.violations.total()})
-    facts |= {"n_studies": campaign.n_studies - 1, "minutes": round((time.monotonic() - started) / 60, 1)}
+    facts |= {"seeds": [*before["seeds"], args.seed], "n_studies": before["n_studies"] + campaign.n_studies - 1}
+    facts |= {"minutes": round(before["minutes"] + (time.monotonic() - started) / 60, 1)}
     about = (
         f"Studies of {N_TRIALS} trials with faked training, in one process each, disturbed until a run is not. `kill`, "
         "`raise` (an error that nobody foresaw) and `enospc` (a full disk) happen at a random passage of a random "
@@ -174,7 +210,7 @@ def main(argv: list[str] | None = None, folder: Path = records.FOLDER) -> int:
         "or temporary, and all that was measured equals an undisturbed study bit for bit."
     )
     records.write("faults", about, {"Faults": rows}, facts, folder)
-    return 1 if campaign.violations else 0
+    return 1 if found else 0
 
 
 if __name__ == "__main__":

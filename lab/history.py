@@ -273,7 +273,9 @@ def _tables(study: str, artifacts: Artifacts, run_ids: Mapping[str, str]) -> His
             row["level"] = artifacts.json(key, "decomposition.json")["level"]
             content = artifacts.read(key, ["curves.parquet"])["curves.parquet"]
             with artifacts.parsing(key, "curves.parquet"):
-                curves.append((name, pq.read_table(io.BytesIO(content))))
+                # not pq.read_table, which takes the file for a data set of many, nor threads: twice the processor time
+                file = pq.ParquetFile(pa.BufferReader(content), pre_buffer=False)
+                curves.append((name, file.read(use_threads=False)))
         if "pruned.json" in manifest["files"]:
             row |= artifacts.json(key, "pruned.json")["metrics"]
         rows.append(row)

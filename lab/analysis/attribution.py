@@ -29,9 +29,16 @@ TABLE = ["target", "knob", "importance", "importance_lo", "importance_hi", "rank
 DIRECTION = ["value", "mean", "lo", "hi", "n_trials"]
 RELIABLE, ROUGH = 0.6, 0.2
 MIN_TRIALS = 10
-N_FOLDS, N_SHUFFLES, N_BOOTSTRAPS, N_TREES = 5, 5, 40, 60
+N_FOLDS, N_SHUFFLES, N_BOOTSTRAPS = 5, 5, 40
 N_SPLITS, ENOUGH_OF_SPLITS = 3, 600  # into folds; fewer with so many trials that one split says it as surely
-N_TREES_OF_BOOTSTRAP = 12  # the bands average 40 such forests
+# With many trials a leaf averages several, and fewer trees say the same: at 1,000 and at 300 trials of a known surface,
+# 20 instead of 60 moved no importance by more than other seeds do (root mean square over 4 seeds 0.012 and 0.013 with
+# either, a quarter to a half of an interval's half width) and R² by at most 0.013.
+MANY = 300
+N_TREES = 60, 20  # with few and with many trials
+# The bands average 40 such forests; with 8 trees they were 1 % and 5 % wider than with 12 at 1,000 trials, at 100
+# trials 16 % and 4 % wider than with 40 (two surfaces, one seed; with 12 trees 4 % and 3 %).
+N_TREES_OF_BOOTSTRAP = 12, 8
 N_GRID = 9  # values of a knob at which a dependence is evaluated
 MOST_BACKGROUND = 200  # trials that a partial dependence is averaged over
 FLOOR = 0.01  # of the median positive value: what stands in for a target that is 0 or, as estimates can be, negative
@@ -145,7 +152,7 @@ def _out_of_fold(design: _Design, seed: int, place: int) -> tuple[np.ndarray, np
         for fold in range(N_FOLDS):
             out = np.flatnonzero(fold_of == fold)
             fitted = forest.grow(
-                design.values[fold_of != fold], design.log_target[fold_of != fold], n_trees=N_TREES,
+                design.values[fold_of != fold], design.log_target[fold_of != fold], n_trees=N_TREES[n >= MANY],
                 seed=stream(seed, "analysis", place, split, fold),
             )  # fmt: skip
             blocks = [design.values[out]]
@@ -282,7 +289,7 @@ def _dependence(design: _Design, grids: dict[str, np.ndarray], seed: int) -> dic
     for b in range(N_BOOTSTRAPS):
         drawn = generator(seed, "analysis", 1000 + b).integers(n, size=n)
         grown = forest.grow(
-            design.values[drawn], design.log_target[drawn], n_trees=N_TREES_OF_BOOTSTRAP,
+            design.values[drawn], design.log_target[drawn], n_trees=N_TREES_OF_BOOTSTRAP[n >= MANY],
             seed=stream(seed, "analysis", b), bootstrap=False, max_features=0.7,
         )  # fmt: skip
         for knob, values in zip(grids, np.split(forest.predict(grown, every), ends), strict=True):

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lab.analysis import attribution
 from lab.analysis.attribution import DIRECTION, TABLE, direction, effect, importance
 
 
@@ -75,6 +76,21 @@ def test_a_half_drowned_effect_is_called_rough():
     table = importance(design(noise=0.75, n=60), targets=("bias_sq",))
     assert table["r2"].between(0.2, 0.6, inclusive="left").all()
     assert set(table["status"]) == {"rough"}
+
+
+def test_with_many_trials_fewer_trees_find_the_same_importances_and_directions(monkeypatch):
+    trials = design(n=attribution.MANY, noise=0.6)
+    few = importance(trials), direction(trials, "width", "bias_sq")
+    monkeypatch.setattr(attribution, "N_TREES", (60, 120))
+    monkeypatch.setattr(attribution, "N_TREES_OF_BOOTSTRAP", (12, 40))
+    many = importance(trials), direction(trials, "width", "bias_sq")
+    tables = [table.set_index(["target", "knob"]).sort_index() for table, _ in (few, many)]
+    half = (tables[1]["importance_hi"] - tables[1]["importance_lo"]) / 2
+    assert ((tables[0]["importance"] - tables[1]["importance"]).abs() < 0.35 * half + 0.002).all()
+    assert (tables[0]["r2"] - tables[1]["r2"]).abs().max() < 0.02
+    widths = [np.log(table["hi"] / table["lo"]).mean() for _, table in (few, many)]
+    assert widths[1] < widths[0] < 1.2 * widths[1]
+    np.testing.assert_allclose(np.log(few[1]["mean"]), np.log(many[1]["mean"]), atol=0.03)
 
 
 def test_the_same_seed_gives_the_same_numbers(ranking):

@@ -36,7 +36,7 @@ ROWS = {
     "values": "SELECT trial_id, objective, value, value_type FROM trial_values",
     "system": "SELECT trial_id, key, value_json FROM trial_system_attributes",
 }
-ATTRIBUTES = {"outcome": "finished", "val_risk": 0.1 + 0.2, "by_resample": [0.5, 1e-300], "reached": True, "who": "ü'\""}
+ATTRIBUTES = {"outcome": "finished", "val_risk": 0.1 + 0.2, "by_resample": [0.5, 1e-300], "reached": True, "who": "ü'"}
 
 
 @pytest.fixture
