@@ -124,6 +124,11 @@ def _check_sqlite(path: Path, create: bool) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(path, timeout=10)) as database:
             database.execute("PRAGMA schema_version").fetchone()
+            if create:
+                # As in lab.search.database. Over 20 trials of 160 metrics on a busy disk, a trial then took 0.08 s
+                # instead of 0.24, and 34 ms of processor time instead of 49.
+                with contextlib.suppress(sqlite3.OperationalError):  # somebody reads just now: the next run does it
+                    database.execute("PRAGMA journal_mode = WAL")
     except (sqlite3.Error, OSError) as error:
         raise StorageError(f"the run history {path} cannot be opened: {first_line(error)}") from error
 

@@ -1,0 +1,55 @@
+"""The project's own MLflow database: who reads it does not hold up who writes it."""
+
+import contextlib
+import sqlite3
+
+import pytest
+
+from lab import history
+from lab.storage import Home
+from lab.tracking import Tracker
+from tests import builders
+
+
+@pytest.fixture
+def home(tmp_path):
+    return Home(tmp_path)
+
+
+def publish(home, number):
+    tracker = Tracker.open("capacity_sweep", home=home, question="?")
+    try:
+        return tracker.publish(builders.write_outcome(home.spool_of("capacity_sweep"), number=number))
+    finally:
+        tracker.close()
+
+
+def mode(home):
+    with contextlib.closing(sqlite3.connect(home.mlflow_db)) as database:
+        return database.execute("PRAGMA journal_mode").fetchone()[0]
+
+
+def test_trials_are_published_while_another_program_reads(home):
+    publish(home, 0)
+    assert mode(home) == "wal"
+    with contextlib.closing(sqlite3.connect(home.mlflow_db, isolation_level=None)) as viewer:
+        viewer.execute("BEGIN")
+        assert viewer.execute("SELECT count(*) FROM runs").fetchone() == (1,)
+        publish(home, 1)
+        assert viewer.execute("SELECT count(*) FROM runs").fetchone() == (1,)  # as when it began
+        viewer.execute("COMMIT")
+    assert history.load("capacity_sweep", home=home).trials["number"].tolist() == [0, 1]
+
+
+def test_a_database_of_an_earlier_edition_is_converted_when_nobody_reads_it(home):
+    publish(home, 0)
+    with contextlib.closing(sqlite3.connect(home.mlflow_db, isolation_level=None)) as database:
+        database.execute("PRAGMA journal_mode = DELETE")
+        database.execute("BEGIN")
+        database.execute("SELECT count(*) FROM runs").fetchone()
+        Tracker.open("capacity_sweep", home=home, question="?").close()
+        database.execute("COMMIT")
+    assert mode(home) == "delete"
+    publish(home, 1)
+    assert mode(home) == "wal"
+    assert not list(home.mlruns.glob("mlflow.db-*"))  # nothing waits beside it
