@@ -11,7 +11,7 @@ from lab.errors import DataError, SpecError
 from lab.spec import Choice, Replication, Study
 from lab.storage import Home
 from lab.task import Task
-from lab.workers import RayEngine
+from lab.workers import RayEngine, bundles
 
 ray = pytest.importorskip("ray")
 # Ray itself leaves pipes and sockets of its daemons to the garbage collector, and warns of a default that will change
@@ -70,6 +70,47 @@ def test_the_outcome_of_a_ray_task_is_that_of_this_process(tmp_path):
     assert there.contents["curves.parquet"] == here.contents["curves.parquet"]
     for name in ("metrics.json", "decomposition.json", "config.json"):
         assert nothing_counts_time(there, name) == nothing_counts_time(here, name)
+
+
+def test_on_gpus_trials_of_equal_shape_are_one_ray_task_and_what_dies_with_company_is_tried_again_alone(
+    tmp_path, monkeypatch
+):
+    tasks = [a_task(k, config=a_task().config | knobs) for k, knobs in
+             enumerate([{"dropout": 0.1}, {"width": 9}, {"dropout": 0.2}])]  # fmt: skip
+    inline = workers.InlineEngine(Home(tmp_path / "inline"))
+    for task in tasks:
+        inline.submit(task)
+    expected = {task.number: spool.read_outcome(path) for task, path in drain(inline)}
+
+    def dies_in_company(tasks):  # in here, so that Ray sends it as it is: no test can be imported on a cluster
+        import os
+
+        from lab.workers.ray import _evaluate
+
+        return os._exit(1) if len(tasks) > 1 else _evaluate(tasks)
+
+    monkeypatch.setattr(RayEngine, "_gathers", True)  # as on a GPU, here on one core
+    monkeypatch.setattr(bundles, "most_replicas", lambda task: 100)
+    engine = RayEngine(Home(tmp_path / "ray"), n_workers=1)
+    try:
+        assert engine.capacity == bundles.GPU_WINDOW
+        for task in tasks:
+            engine.submit(task)
+        assert (engine.n_open, len(engine._running)) == (3, 0)  # they wait for company
+        while (first := engine.next_done(5.0)) is None:
+            pass
+        assert len(engine._done) == 1 and not engine._running  # two came out of one Ray task
+        found = [first, *drain(engine)]
+        assert {task.number: task.attempt for task, _ in found} == {0: 1, 1: 1, 2: 1}
+        for task, path in found:
+            outcome = spool.read_outcome(path)
+            assert outcome.contents["curves.parquet"] == expected[task.number].contents["curves.parquet"]
+        monkeypatch.setattr(engine, "_remote", ray.remote(max_retries=0)(dies_in_company))
+        engine.submit(a_task(3))
+        engine.submit(a_task(4))
+        assert {task.number: task.attempt for task, _ in drain(engine)} == {3: 2, 4: 2}
+    finally:
+        engine.close()
 
 
 def test_a_study_survives_the_death_of_a_node(tmp_path, monkeypatch):

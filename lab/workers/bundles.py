@@ -1,5 +1,6 @@
 """Bundles: tasks that a worker carries out together, in one pack."""
 
+import math
 from collections import deque
 from collections.abc import Callable
 
@@ -27,6 +28,12 @@ def take_bundle(waiting: deque[Task], most: Callable[[Task], int] = most_replica
     waiting.clear()
     waiting.extend(rest)
     return bundle
+
+
+def take_share(waiting: deque[Task], n_workers: int) -> list[Task]:
+    """Take a bundle for one of so many free workers, which leaves the others as many tasks."""
+    share = math.ceil(len(waiting) / n_workers)
+    return take_bundle(waiting, lambda first: min(most_replicas(first), share * first.replication.n_replicas))
 
 
 def _together(first: Task, second: Task) -> bool:

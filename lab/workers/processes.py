@@ -1,9 +1,7 @@
 """The engine of local worker processes, supervised by the coordinator."""
 
 import contextlib
-import functools
 import itertools
-import math
 import os
 import signal
 from collections import deque
@@ -18,11 +16,10 @@ from typing import Any
 
 from lab import spool
 from lab.errors import LabError
-from lab.fusion import most_replicas
 from lab.storage import Home
 from lab.task import Task
 from lab.trial import write_failure
-from lab.workers.bundles import GPU_WINDOW, take_bundle
+from lab.workers.bundles import GPU_WINDOW, take_share
 from lab.workers.engine import MAX_ATTEMPTS, Engine, is_last_attempt
 from lab.workers.worker import worker_main
 
@@ -107,8 +104,7 @@ class ProcessEngine(Engine):
         n_idle = len(idle)  # those that are still starting up get their share as well
         for worker in [worker for worker in idle if worker.ready]:
             if self._waiting:
-                share = math.ceil(len(self._waiting) / n_idle)
-                worker.tasks = take_bundle(self._waiting, functools.partial(_most, share))
+                worker.tasks = take_share(self._waiting, n_idle)
                 n_idle -= 1
                 with contextlib.suppress(OSError):  # a worker that is dead already is found by its sentinel
                     worker.pipe.send(worker.tasks)
@@ -214,11 +210,6 @@ class ProcessEngine(Engine):
         self._workers.clear()
         self._let_go.clear()
         self._waiting.clear()
-
-
-def _most(n_tasks: int, first: Task) -> int:
-    """Return how many replicas a worker gets at the most: of so many tasks, and no more than go into a pack."""
-    return min(most_replicas(first), n_tasks * first.replication.n_replicas)
 
 
 def _is_stopped(process: SpawnProcess) -> bool:

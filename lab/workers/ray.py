@@ -1,8 +1,9 @@
 """The engine of Ray tasks, for several machines: the same small interface, one Ray task a trial.
 
-Ray places the tasks; counting attempts is left to the lab, so its own retries are off. A machine needs the lab
-installed and the study file and the data under the same paths; the outcome travels back as bytes, so no folder has to
-be shared. Ray core only, none of its other libraries.
+On GPUs a Ray task carries out several trials of equal shape in one pack, as a local worker does. Ray places the tasks;
+counting attempts is left to the lab, so its own retries are off. A machine needs the lab installed and the study file
+and the data under the same paths; the outcome travels back as bytes, so no folder has to be shared. Ray core only,
+none of its other libraries.
 """
 
 import contextlib
@@ -22,7 +23,8 @@ from lab import spool
 from lab.errors import LabError, SpecError
 from lab.storage import Home
 from lab.task import Task
-from lab.trial import evaluate, write_failure
+from lab.trial import evaluate_together, write_failure
+from lab.workers.bundles import GPU_WINDOW, take_share
 from lab.workers.engine import MAX_ATTEMPTS, Engine, is_last_attempt
 from lab.workers.worker import keep_memory, one_thread
 
@@ -32,6 +34,9 @@ OBJECT_STORE_BYTES = 256 * 2**20  # of a cluster started here: outcomes of some 
 @dataclass
 class RayEngine(Engine):
     """Trials as Ray tasks: one CPU core each, and one GPU each if they train on one.
+
+    On GPUs the trials that wait are shared out over those that are free, those of equal shape together; a task that
+    died with its company is tried again alone.
 
     Args:
         home: The project folder of the coordinator.
@@ -44,7 +49,8 @@ class RayEngine(Engine):
     n_workers: int = 0
     device: str = "cpu"
     address: str | None = None
-    _running: dict[Any, Task] = field(default_factory=dict)
+    _waiting: deque[Task] = field(default_factory=deque)
+    _running: dict[Any, list[Task]] = field(default_factory=dict)
     _done: deque[tuple[Task, Path]] = field(default_factory=deque)
     _remote: Any = None
 
@@ -80,28 +86,46 @@ class RayEngine(Engine):
 
     @property
     def capacity(self) -> int:  # type: ignore[override]
-        """Tasks under way that keep the cluster busy, as large as it is now; one more waits."""
+        """Trials under way that keep the cluster busy, as large as it is now; on CPUs one more waits."""
+        return self._room * GPU_WINDOW if self._gathers else self._room + 1
+
+    @property
+    def _gathers(self) -> bool:
+        return self.device.startswith("cuda")
+
+    @property
+    def _room(self) -> int:
+        """Ray tasks that the cluster, as large as it is now, carries out at once."""
         import ray
 
         self.start()
         resource = "GPU" if self.device.startswith("cuda") else "CPU"
-        room = int(ray.cluster_resources().get(resource, 1))
-        return (min(room, self.n_workers) if self.n_workers else room) + 1
+        room = max(1, int(ray.cluster_resources().get(resource, 1)))  # a cluster that grows has none at first
+        return min(room, self.n_workers) if self.n_workers else room
 
     def submit(self, task: Task) -> None:
-        """Hand the task to Ray."""
+        """Hand the trial to Ray; on GPUs it waits for company until `next_done`."""
         self.start()
-        self._running[self._remote.remote(task)] = task
+        self._waiting.append(task)
+        if not self._gathers:
+            self._hand_over([self._waiting.popleft()])
+
+    def _hand_over(self, tasks: list[Task]) -> None:
+        self._running[self._remote.remote(tasks)] = tasks
 
     @property
     def n_open(self) -> int:
-        """Tasks that Ray has, or that have come out and were not fetched."""
-        return len(self._running) + len(self._done)
+        """Trials that wait, that Ray has, or that have come out and were not fetched."""
+        return len(self._waiting) + sum(map(len, self._running.values())) + len(self._done)
 
     def next_done(self, timeout: float) -> tuple[Task, Path] | None:
-        """Wait for a task; one whose process or machine died is handed to Ray again."""
+        """Wait for a Ray task; those whose process or machine died are handed to Ray again."""
         import ray
 
+        if self._waiting:
+            for n_free in range(self._room - len(self._running), 0, -1):
+                if self._waiting:
+                    self._hand_over(take_share(self._waiting, n_free))
         if not self._done and self._running:
             ready, _ = ray.wait(list(self._running), num_returns=1, timeout=timeout)
             for reference in ready:
@@ -111,20 +135,24 @@ class RayEngine(Engine):
     def _fetch(self, reference: Any) -> None:
         import ray
 
-        task = self._running.pop(reference)
+        tasks = self._running.pop(reference)
         try:
             kind, content = ray.get(reference)
         except ray.exceptions.RayError as error:
-            if is_last_attempt(task):
-                reason = f"its Ray task died {MAX_ATTEMPTS} times, last by {type(error).__name__}"
-                self._done.append((task, write_failure(task, self.home, reason)))
-            else:
-                self.submit(replace(task, attempt=task.attempt + 1))
+            for task in tasks:
+                self._try_again(task, type(error).__name__)
             return
         if kind == "error":
             raise content
-        manifest, files = content
-        self._done.append((task, _write(self.home, task, manifest, files)))
+        for task, (manifest, files) in zip(tasks, content, strict=True):
+            self._done.append((task, _write(self.home, task, manifest, files)))
+
+    def _try_again(self, task: Task, how: str) -> None:
+        if is_last_attempt(task):
+            reason = f"its Ray task died {MAX_ATTEMPTS} times, last by {how}"
+            self._done.append((task, write_failure(task, self.home, reason)))
+        else:
+            self.submit(replace(task, attempt=task.attempt + 1))
 
     def close(self) -> None:
         """Cancel what is under way and leave the cluster; one that was started here ends."""
@@ -136,6 +164,7 @@ class RayEngine(Engine):
             with contextlib.suppress(ray.exceptions.RayError):
                 ray.cancel(reference, force=True)
         self._running.clear()
+        self._waiting.clear()
         self._remote = None
         ray.shutdown()
 
@@ -158,15 +187,15 @@ def _write(home: Home, task: Task, manifest: Mapping[str, Any], files: Mapping[s
     )  # fmt: skip
 
 
-def _evaluate(task: Task) -> tuple[str, Any]:
-    """Train one trial on a machine of the cluster; return its outcome as bytes, or the error that ends the study."""
-    if task.device == "cpu":
+def _evaluate(tasks: list[Task]) -> tuple[str, Any]:
+    """Train trials on a machine of the cluster; return their outcomes as bytes, or the error that ends the study."""
+    if tasks[0].device == "cpu":
         one_thread()
         keep_memory()
     try:
         with tempfile.TemporaryDirectory() as folder:
-            outcome = spool.read_outcome(evaluate(task, Home(Path(folder))))
-            return "done", (dict(outcome.manifest), dict(outcome.contents))
+            outcomes = [spool.read_outcome(path) for path in evaluate_together(tasks, Home(Path(folder)))]
+            return "done", [(dict(outcome.manifest), dict(outcome.contents)) for outcome in outcomes]
     except LabError as error:
         return "error", error
 
