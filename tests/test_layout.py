@@ -130,3 +130,11 @@ def test_all_tests_train_on_one_thread():
     import torch
 
     assert torch.get_num_threads() == 1
+
+
+def test_the_tests_that_contributing_names_for_each_fault_exist():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    rows = text[text.index("## What may go wrong") : text.index("## Habits")]
+    named = re.findall(r"`((?:\w+/)?test_\w+\.py)`", rows)
+    assert len(set(named)) > 10
+    assert [name for name in named if not (ROOT / "tests" / name).exists()] == []
