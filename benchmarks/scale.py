@@ -85,36 +85,55 @@ def _run(n_trials: int, home: Home, study_file: str, n_workers: int) -> list[tup
     return clock.times[:n_trials]  # without the confirmation
 
 
-def unit_costs(n_trials: int) -> list[dict[str, Any]]:
-    """Return what one trial costs, measured over a study of `n_trials`, and what a study of `BIG` trials would need."""
-    from lab.report import page
+def unit_costs(n_trials: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return what one trial costs, measured over a study of `n_trials`, and what a study of `BIG` trials would need.
 
+    And how long it takes to open that study afterwards.
+    """
     with _folder(0.0) as (home, study_file):
         times = _run(n_trials, home, study_file, 2)
         cpu = (times[-1][1] - times[0][1]) / (n_trials - 1)  # without imports and the making of the databases
         with closing(sqlite3.connect(home.mlflow_db)) as database:
             n_rows = database.execute("SELECT count(*) FROM metrics").fetchone()[0]
         artifacts = sum(path.stat().st_size for path in home.artifacts.rglob("*") if path.is_file())
-        costs: dict[str, tuple[float, str, bool]] = {
-            "coordinator, processor time": (cpu, "s a trial", True),
-            "MLflow, metric rows": (n_rows / n_trials, "rows a trial", True),
-            "MLflow, database": (home.mlflow_db.stat().st_size / n_trials / 1e6, "MB a trial", True),
-            "Optuna, database": (home.optuna_db.stat().st_size / n_trials / 1e6, "MB a trial", True),
-            "artifacts (15 test points; real ones are larger)": (artifacts / n_trials / 1e6, "MB a trial", True),
+        costs: dict[str, tuple[float, str]] = {
+            "coordinator, processor time": (cpu, "s a trial"),
+            "MLflow, metric rows": (n_rows / n_trials, "rows a trial"),
+            "MLflow, database": (home.mlflow_db.stat().st_size / n_trials / 1e6, "MB a trial"),
+            "Optuna, database": (home.optuna_db.stat().st_size / n_trials / 1e6, "MB a trial"),
+            "artifacts (15 test points; real ones are larger)": (artifacts / n_trials / 1e6, "MB a trial"),
         }
-        for what, call in (
-            ("status", lambda: search.status(home, "scale")),
-            ("reading the run history", lambda: history.load("scale", home=home)),
-            ("building the report, the reading included", lambda: page.build("scale", home=home)),
-        ):
-            started = time.monotonic()
-            call()
-            costs[what] = (time.monotonic() - started, f"s at {n_trials} trials", False)
-        costs["report"] = (home.report_of("scale").stat().st_size / 1e6, f"MB at {n_trials} trials", False)
+        opened = _opened(n_trials, home)
     return [
-        {"what": what, "cost": cost, "unit": unit, f"at {BIG:,} trials": cost * BIG if scales else None}
-        for what, (cost, unit, scales) in costs.items()
-    ]
+        {"what": what, "cost": cost, "unit": unit, f"at {BIG:,} trials": cost * BIG}
+        for what, (cost, unit) in costs.items()
+    ], opened
+
+
+def opening(n_trials: int) -> dict[str, Any]:
+    """Return how long it takes to open a study of so many trials."""
+    with _folder(0.0) as (home, study_file):
+        _run(n_trials, home, study_file, 2)
+        return _opened(n_trials, home)
+
+
+def _opened(n_trials: int, home: Home) -> dict[str, Any]:
+    import plotly.graph_objects  # noqa: F401
+    import pyarrow.parquet  # noqa: F401
+    import sklearn.ensemble  # noqa: F401
+
+    from lab.report import page
+
+    row: dict[str, Any] = {"trials": n_trials}
+    for what, call in (
+        ("status s", lambda: search.status(home, "scale")),
+        ("reading s", lambda: history.load("scale", home=home)),
+        ("report s, reading included", lambda: page.build("scale", home=home)),
+    ):
+        started = time.monotonic()
+        call()
+        row[what] = time.monotonic() - started
+    return row | {"page MB": home.report_of("scale").stat().st_size / 1e6}
 
 
 def overhead(workers: list[int], n_trials: int, seconds: float) -> list[dict[str, Any]]:
@@ -135,13 +154,16 @@ def overhead(workers: list[int], n_trials: int, seconds: float) -> list[dict[str
 def main(argv: list[str] | None = None, folder: Path = records.FOLDER) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=1000)
+    parser.add_argument("--small", type=int, nargs="*", default=[100], help="trials of smaller studies to open, too")
     parser.add_argument("--workers", type=int, nargs="*", default=[1, 2, 4])
     parser.add_argument("--seconds", type=float, default=1.0, help="of a faked training, for the overhead")
     args = parser.parse_args(argv)
     facts = records.machine(n_runs=1)
     n_overhead = max(4 * max(args.workers, default=1), min(args.trials, 60))
+    costs, opened = unit_costs(args.trials)
     tables = {
-        f"Unit costs, over {args.trials} trials of 32 replicas with 8 knobs, 2 workers": unit_costs(args.trials),
+        f"Unit costs, over {args.trials} trials of 32 replicas with 8 knobs, 2 workers": costs,
+        "Opening a study, after imports": [*(opening(n) for n in args.small if n < args.trials), opened],
         "Overhead of workers": overhead(args.workers, n_overhead, args.seconds),
     }
     about = (

@@ -53,9 +53,10 @@ def test_what_a_study_costs_beside_its_training_is_written_down(tmp_path):
     )
     root = Path(__file__).parents[1]
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=root, check=True, timeout=200)
-    costs, overhead = json.loads((tmp_path / "scale.json").read_text())["tables"].values()
+    costs, opened, overhead = json.loads((tmp_path / "scale.json").read_text())["tables"].values()
     cost = {row["what"]: row for row in costs}
     assert all(row["cost"] > 0 for row in costs)
+    assert [row["trials"] for row in opened] == [4] and all(value > 0 for value in opened[0].values())
     processor = cost["coordinator, processor time"]
     assert processor["at 10,000 trials"] == pytest.approx(10_000 * processor["cost"])
     assert cost["MLflow, metric rows"]["cost"] > 20  # a trial has more numbers than that
