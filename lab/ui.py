@@ -286,8 +286,8 @@ objective and all numbers below are means over them.
 | objective | on the validation set; replicas that diverged count with the worst value |
 | `outcome` | finished, diverged (some replicas did), pruned (stopped early, as worse than the best), infeasible or failed; `reason` says why |
 | `bias_sq`, `variance` | parts of the expected Brier score on the test set; without a known posterior `bias_sq` holds the noise |
-| `variance_resample`, `_init`, `_interaction` | variance due to the training set, to the seed, to both together |
-| `…_lo`, `…_hi` | ends of the 95 % interval |
+| `variance_by_cause` | variance due to the training set (resample), to the seed (init), to both together (interaction) |
+| `…_interval` | ends of the 95 % interval |
 | `run_id` | the trial's run in MLflow |
 """  # noqa: E501
 

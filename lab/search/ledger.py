@@ -23,6 +23,8 @@ from lab.storage import Home
 
 GROWING = ("n_trials", "n_confirm")  # what may differ between the study file and the stored study
 BY_RESAMPLE = "by_resample"  # a trial's objective on each training set, in a study that prunes
+INTERVAL = "_interval"  # ends the name of an attribute that holds both ends of an interval
+BY_CAUSE = "variance_by_cause"
 TRIED = ("finished", "diverged", "infeasible", "failed")
 
 
@@ -118,9 +120,15 @@ def best_trials(trials: Sequence[FrozenTrial], n: int) -> list[FrozenTrial]:
 def describe(trial: FrozenTrial, objective: str | Sequence[str]) -> dict[str, Any]:
     """Return a trial that is done as plain values: number, run_id, params, what was measured, the objectives."""
     names = [objective] if isinstance(objective, str) else list(objective)
-    measured = {
-        name: value for name, value in trial.user_attrs.items() if name not in ("run_id", "reason", BY_RESAMPLE)
-    }
+    measured: dict[str, Any] = {}
+    for name, value in trial.user_attrs.items():
+        if name.endswith(INTERVAL):
+            base = name.removesuffix(INTERVAL)
+            measured |= {f"{base}_lo": value[0], f"{base}_hi": value[1]}
+        elif name == BY_CAUSE:
+            measured |= {f"variance_{cause}": share for cause, share in value.items()}
+        elif name not in ("run_id", "reason", BY_RESAMPLE):
+            measured[name] = value
     if not isinstance(
         objective, str
     ):  # the pair is minimised on the validation set, these intervals are the test set's

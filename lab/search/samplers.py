@@ -132,6 +132,7 @@ def proposed(stored: optuna.Study, study: Study, number: int) -> dict[str, Value
     trial.number = number
 
     def pick(name: str) -> Value:
+        failpoints.hit("suggest")
         kind = distribution(domain_of(study, name))
         drawn = stored.sampler.sample_independent(stored, trial, name, kind)
         return kind.to_external_repr(kind.to_internal_repr(drawn))  # as it will be read back

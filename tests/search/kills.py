@@ -6,7 +6,6 @@ import shutil
 import optuna
 
 from lab import spool, storage, workers
-from lab.search import results
 from lab.storage import Home
 from tests.toys import Boom, FakeTracker, run, state
 
@@ -39,7 +38,7 @@ def booby_trap(patch, k):
     trap(workers.InlineEngine, "submit", after=False)
     trap(workers.inline, "evaluate_together", after=True)
     trap(FakeTracker, "publish", after=True)
-    trap(results, "set_attributes", after=False)
+    trap(cached, "set_trial_user_attr", after=False)
     trap(cached, "set_trial_state_values", after=True)
     trap(spool, "remove_outcome", after=True)
     return crossings

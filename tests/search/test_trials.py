@@ -1,17 +1,17 @@
-"""What is written in one transaction is what Optuna itself writes, row for row."""
+"""A trial asked and told in few calls is what Optuna's own ask, suggest and tell leave, row for row."""
 
-import json
 import sqlite3
 from contextlib import closing
 
 import optuna
 import pytest
 
+from lab import search
 from lab.errors import StorageError
 from lab.search import database as databases
 from lab.search import ledger, samplers, trials
 from lab.spec import Choice, Float, Int
-from tests.toys import toy
+from tests.toys import run, runs, toy
 
 CONDITIONAL = {
     "family": Choice("mlp", "cnn"),
@@ -36,7 +36,6 @@ ROWS = {
     "values": "SELECT trial_id, objective, value, value_type FROM trial_values",
     "system": "SELECT trial_id, key, value_json FROM trial_system_attributes",
 }
-ATTRIBUTES = {"outcome": "finished", "val_risk": 0.1 + 0.2, "by_resample": [0.5, 1e-300], "reached": True, "who": "ü'"}
 
 
 @pytest.fixture
@@ -70,9 +69,6 @@ def test_trials_are_stored_as_optuna_stores_what_is_suggested_and_told_one_by_on
         suggested = samplers.suggest(trial, study)
         assert list(values.items()) == list(suggested.items())
         assert [type(value) for value in values.values()] == [type(value) for value in suggested.values()]
-        trials.set_attributes(ours, trial_id, ATTRIBUTES)
-        for name, value in ATTRIBUTES.items():
-            theirs._storage.set_trial_user_attr(trial._trial_id, name, value)
         result = [0.25 + number] if number % 3 else None
         trials.tell(ours, study, number, trial_id, result)
         theirs.tell(number, result, None if result else optuna.trial.TrialState.FAIL)
@@ -83,23 +79,22 @@ def test_trials_are_stored_as_optuna_stores_what_is_suggested_and_told_one_by_on
         )  # fmt: skip
 
 
-def test_attributes_that_a_kill_cut_short_are_replaced(opened):
-    study = STUDIES["qmc"]
-    stored, path = opened(study, "ours")
-    trial_id, _ = trials.ask(stored, study, 0)
-    stored._storage.set_trial_user_attr(trial_id, "val_risk", 7.0)
-    stored._storage.set_trial_user_attr(trial_id, "other", 8.0)
-    trials.set_attributes(stored, trial_id, ATTRIBUTES)
-    found = {key: json.loads(value) for _, key, value in rows(path)["attributes"]}
-    assert found == ATTRIBUTES | {"other": 8.0}
-
-
 def test_a_trial_that_was_asked_and_has_no_values_yet_gets_what_it_would_have_had(opened):
     study = STUDIES["conditions"]
     (whole, _), (cut, _) = opened(study, "ours"), opened(study, "theirs")
     _, values = trials.ask(whole, study, 0)
     trial_id = cut._storage.create_new_trial(cut._study_id)  # and then a kill came
     assert samplers.suggest(optuna.Trial(cut, trial_id), study) == values
+
+
+def test_the_best_trial_is_described_by_the_same_names_however_its_numbers_are_kept(home):
+    run(toy(n_trials=2), home)
+    found, objective = search.status(home, "toy")[0]["best"], "val_risk"
+    measured = runs(home)[f"explore-{found['number']:04d}"]["metrics"]["final"]
+    names = ["bias_sq", "variance", objective]
+    for name in (*(n + end for n in names for end in ("", "_lo", "_hi")), "variance_resample", "variance_init"):
+        assert found[name] == pytest.approx(measured[name], rel=1e-6), name
+    assert not [name for name in found if name.endswith("_interval") or name == "variance_by_cause"]
 
 
 def test_a_trial_of_another_program_is_noticed_before_numbers_are_mixed(opened):
