@@ -6,6 +6,7 @@ import shutil
 import optuna
 
 from lab import spool, storage, workers
+from lab.search.results import Results
 from lab.storage import Home
 from tests.toys import Boom, FakeTracker, run, state
 
@@ -38,7 +39,7 @@ def booby_trap(patch, k):
     trap(workers.InlineEngine, "submit", after=False)
     trap(workers.inline, "evaluate_together", after=True)
     trap(FakeTracker, "publish", after=True)
-    trap(cached, "set_trial_user_attr", after=False)
+    trap(Results, "_tell", after=True)
     trap(cached, "set_trial_state_values", after=True)
     trap(spool, "remove_outcome", after=True)
     return crossings
