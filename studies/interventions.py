@@ -65,5 +65,6 @@ STUDY = Study(
         "wrong_labels_0.1": dict(label_noise=0.1),
     },
     replication=Replication(scheme="disjoint", n_resamples=8, n_inits=8),
+    n_trials=48,
     learning_curve=(),
 )

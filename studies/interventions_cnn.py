@@ -34,5 +34,6 @@ STUDY = Study(
         "fgsm_training": dict(adversarial="fgsm", epsilon=0.1),
     },
     replication=Replication(scheme="disjoint", n_resamples=8, n_inits=4),
+    n_trials=18,
     learning_curve=(),
 )

@@ -40,6 +40,7 @@ def test_there_are_at_least_fifteen_techniques():
     for of in (STUDY, CNN):
         assert len(of.variants) > 15
         assert next(iter(of.variants)) == "baseline"
+        assert of.n_trials == len(of.variants)
 
 
 @pytest.mark.parametrize(("of", "name"), TECHNIQUES, ids=lambda v: v if isinstance(v, str) else v.fixed["family"])

@@ -222,6 +222,8 @@ def _header(study: Study, name: str, device: str, engine_name: str, n_workers: i
     text = f"{name}: {planned(study)} trials × {n_replicas} replicas on {study.data} ({how})"
     if study.sampler == "grid" and not study.variants and study.n_trials < grid_size(study.space):
         text += f"; the whole grid has {grid_size(study.space)} points"
+    if planned(study) < len(study.variants):
+        text += f"; there are {len(study.variants)} variants, --trials {len(study.variants)} takes them all"
     if coordinator.n_told:
         text += f"; resumed: {coordinator.n_told} done, {coordinator.n_resumed} taken up again"
     return text

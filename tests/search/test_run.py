@@ -230,3 +230,12 @@ def test_a_study_that_grows_is_confirmed_beyond_all_that_its_trials_may_come_to_
     assert (trial["n_resamples"], trial["n_inits"], trial["target_reached"]) == (4, 4, 0)
     (row,) = search.status(home)
     assert row["targets"] == {"reached": 0, "trials": 4}
+
+
+def test_variants_that_are_not_measured_are_counted_with_the_way_to_them(home, capsys):
+    variants = {"baseline": {}, "wide": {"width": 32}, "narrow": {"width": 8}}
+    run(toy(space={}, variants=variants, n_trials=2, learning_curve=()), home)
+    assert "2 trials × 9 replicas" in (said := capsys.readouterr().err)
+    assert "there are 3 variants, --trials 3 takes them all" in said
+    run(toy(space={}, variants=variants, n_trials=3, learning_curve=()), home, name="all")
+    assert "takes them all" not in capsys.readouterr().err
