@@ -82,7 +82,7 @@ def caption(table: pd.DataFrame) -> str:
 
 
 def _change(row: pd.Series) -> str:
-    if pd.isna(row["lo"]):
+    if pd.isna(row["lo"]) or row["lo"] == row["hi"] == 0:
         return _signed(row["difference"])
     return f"{_signed(row['difference'])} [{_signed(row['lo'])}, {_signed(row['hi'])}]"
 
