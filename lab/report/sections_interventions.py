@@ -66,7 +66,7 @@ def interventions(page: Page) -> Section | None:
         for end, suffix in (("difference", ""), ("lo", "_lo"), ("hi", "_hi")):
             flat[f"times{suffix}"] = 1 + wide["epoch_time"][end].to_numpy()
         show.append(("times", "time of an epoch, of the baseline's"))
-    if "seconds" in wide:
+    elif "seconds" in wide:
         flat["whole"] = (wide["seconds"]["value"] / wide["seconds"]["baseline"]).to_numpy()
         show.append(("whole", "time of the whole training, of the baseline's (n = 1)"))
     numbers = table_view(
@@ -86,8 +86,8 @@ def _pairs(table: pd.DataFrame) -> str:
         return ""
     return (
         f"Time of an epoch: {n.iloc[0]:g} epochs of the baseline and of the technique by turns, without evaluation; "
-        "an ensemble of M takes M times as long by its nature. Early stopping saves epochs, which shows in the whole "
-        "training alone; that was measured once, beside other work."
+        "an ensemble of M takes M times as long by its nature. That early stopping saves epochs does not show. What "
+        "whole trainings took, measured once and beside other work, is in interventions.csv as “seconds”."
     )
 
 
