@@ -76,7 +76,7 @@ class FeatureStore:
 
 def key_of_weights(network: Network, weights: Mapping[str, Tensor]) -> str:
     """Return a digest of the frozen blocks of one replica, weights (1, *shape), and of what computes them."""
-    options = {name: getattr(network.config, name) for name in ARCHITECTURE}
+    options = {name: getattr(network.config, name) for name in (*ARCHITECTURE, "precision")}
     device = next(iter(weights.values())).device.type
     edition = [torch.__version__, torch.get_num_threads(), device, network.n_frozen, options]
     sha = hashlib.sha256(json.dumps(edition, sort_keys=True).encode())

@@ -74,7 +74,9 @@ def test_the_next_trial_takes_them_from_the_disk_with_the_same_bits(train, seen)
     assert sum(seen) == 2 * IMAGES
 
 
-@pytest.mark.parametrize("change", [{"trunk": 1}, {"frozen": 0.5}, {"normalize": "none"}, {"resize": 16}])
+@pytest.mark.parametrize(
+    "change", [{"trunk": 1}, {"frozen": 0.5}, {"normalize": "none"}, {"resize": 16}, {"precision": "bf16"}]
+)
 def test_what_they_follow_from_is_what_they_are_found_by(train, seen, change, digits):
     train()
     n_before = sum(seen)
