@@ -8,12 +8,13 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from lab.knobs import TrialConfig
 from lab.models.initialization import Array, initial_values
@@ -34,6 +35,7 @@ MONOTONE = frozenset(ACTIVATIONS) - {"gelu"}  # those of which the largest of so
 Dropout = Callable[..., Tensor]
 Tensors = Mapping[str, Tensor]
 
+PLACED_VALUES = 2**13  # of a linear weight whose gradient is computed in its place, at the least
 HEAD = "output."  # what the names of the tensors of a head begin with
 
 
@@ -204,8 +206,51 @@ class Network(ABC):
 
 
 def linear(x_RBF: Tensor, weight_RFG: Tensor, bias_RG: Tensor) -> Tensor:
-    """Return the R affine maps (R, B, G) of x (R, B, F)."""
+    """Return the R affine maps (R, B, G) of x (R, B, F).
+
+    Where `placed` has said where the gradient of the weight belongs, it is computed there.
+    """
+    if getattr(weight_RFG, "place", None) is not None and torch.is_grad_enabled():
+        y: Tensor = _PlacedLinear.apply(x_RBF, weight_RFG, bias_RG)
+        return y
     return torch.baddbmm(bias_RG.unsqueeze(1), x_RBF, weight_RFG)
+
+
+def placed(weight: Tensor, place: Tensor) -> Tensor:
+    """Return the weight, whose gradient is from now on written to `place` by every backward pass through it.
+
+    By a copy, except for large weights of linear layers on the CPU. There a product that is written to its place at
+    once took 0.58 of the time at 32 × 256 × 256 weights and 0.49 at 32 × 128 × 128, but 1.3 times as long at 32 × 64 ×
+    64 (batch 32, one of 2 shared cores, least of 5).
+    """
+
+    def put(gradient: Tensor) -> None:
+        if gradient.data_ptr() != place.data_ptr():
+            place.copy_(gradient)
+
+    weight.register_hook(put)
+    if weight.device.type == "cpu" and weight.dim() == 3 and weight.shape[1:].numel() >= PLACED_VALUES:
+        weight.place = place  # type: ignore[attr-defined]
+    return weight
+
+
+class _PlacedLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_RBF: Tensor, weight_RFG: Tensor, bias_RG: Tensor) -> Tensor:
+        ctx.save_for_backward(x_RBF, weight_RFG)
+        ctx.place = weight_RFG.place  # type: ignore[attr-defined]
+        return torch.baddbmm(bias_RG.unsqueeze(1), x_RBF, weight_RFG)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient_RBG: Tensor) -> tuple[Tensor | None, ...]:
+        x_RBF, weight_RFG = ctx.saved_tensors
+        of_x, of_weight, of_bias = ctx.needs_input_grad
+        return (
+            torch.bmm(gradient_RBG, weight_RFG.transpose(1, 2)) if of_x else None,
+            torch.bmm(x_RBF.transpose(1, 2), gradient_RBG, out=ctx.place) if of_weight else None,
+            gradient_RBG.sum(dim=1) if of_bias else None,
+        )
 
 
 def convolution(x_RBCHW: Tensor, weight_RDCKK: Tensor, bias_RD: Tensor | None, *, stride: int = 1) -> Tensor:

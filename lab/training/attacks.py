@@ -72,9 +72,10 @@ class Attack:
 
     def __call__(self, pack: Pack | View, images_RBCHW: Tensor, targets: Tensor) -> Tensor:
         """Return the images, moved to where the cross-entropy of the pack's replicas is larger."""
+        weights = {name: weight.detach() for name, weight in pack.weights.items()}  # only images have a gradient here
 
         def summed_loss(images: Tensor) -> Tensor:
-            return summed_cross_entropy(pack.network.forward(pack.weights, pack.buffers, images, None), targets)
+            return summed_cross_entropy(pack.network.forward(weights, pack.buffers, images, None), targets)
 
         radius, *bounds = self._box
         return attacked(summed_loss, images_RBCHW, radius, (bounds[0], bounds[1]), n_steps=self._n_steps)

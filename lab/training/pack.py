@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lab.knobs import TrialConfig
 from lab.models import Network
-from lab.models.layers import HEAD
+from lab.models.layers import HEAD, placed
 from lab.training.starts import Frozen, origin, start
 
 ALIGNMENT = 16  # values; rows of whole cache lines (64 bytes in float32), see `Pack`
@@ -69,8 +69,7 @@ class Pack:
             end = start + int(np.prod(parameter.shape))
             shape = (n_replicas, *parameter.shape)
             weight = theta_RP[:, start:end].view(shape).detach().requires_grad_()
-            weight.register_hook(self.theta_RP.grad[:, start:end].view(shape).copy_)
-            self.weights[parameter.name] = weight
+            self.weights[parameter.name] = placed(weight, self.theta_RP.grad[:, start:end].view(shape))
             start = end
         self._trained = list(self.weights.values())
         self.weights |= self.frozen.of_replicas()
@@ -124,7 +123,7 @@ class Pack:
     def differentiate(self, summed_loss: Tensor) -> None:
         """Write the gradient of each replica's own loss to theta's gradient (R, P).
 
-        The hook of each weight copies its gradient there as soon as it is known, and what is copied is released: there
+        Each is written there as soon as it is known (lab.models.layers.placed), and what is copied is released: there
         are never two of all of them.
         """
         torch.autograd.grad(summed_loss, self._trained)

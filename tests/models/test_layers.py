@@ -97,3 +97,23 @@ def test_batch_norm_of_a_pack_is_that_of_each_network_in_both_directions(shape):
             expected = [z, alone_mean, alone_var, *torch.autograd.grad(z, alone, slope[r])]
             for ours, theirs in zip(found, expected, strict=True):
                 torch.testing.assert_close(ours[r], theirs, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("n_out", [4, layers.PLACED_VALUES // 8])
+def test_the_gradient_of_a_weight_is_written_to_its_place_and_to_no_other(n_out):
+    """Copied there, or, for a large weight, computed there."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 5, 8, generator=generator, dtype=torch.float64, requires_grad=True)
+    values = torch.randn(3, 8, n_out, generator=generator, dtype=torch.float64)
+    bias = torch.randn(3, n_out, generator=generator, dtype=torch.float64, requires_grad=True)
+    rows = torch.full((3, 8 * n_out + 7), -1.0, dtype=torch.float64)  # as in a pack: more lies beside it
+    weight = layers.placed(values.clone().requires_grad_(), rows[:, 3:-4].view(3, 8, n_out))
+    assert hasattr(weight, "place") == (n_out > 4)
+    plain = values.clone().requires_grad_()
+    found = torch.autograd.grad(layers.linear(x, weight, bias).square().sum(), [weight, x, bias])
+    expected = torch.autograd.grad((x @ plain + bias[:, None]).square().sum(), [plain, x, bias])
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(rows[:, 3:-4], expected[0].flatten(1))
+    assert (rows[:, :3] == -1).all()
+    assert (rows[:, -4:] == -1).all()

@@ -54,6 +54,7 @@ CASES = [
     {"family": "cnn", "convolutions": 2, "norm": "batch", "dropout": 0.25},
     *({"family": f, "residual": "on", "depth": 3} for f in ("mlp", "cnn")),
     {"depth": 0},
+    *({"width": 96, "adversarial": a} for a in ("none", "fgsm")),  # gradients that are computed in their place
     {"normalize": "none"},
     {"normalize": "none", "adversarial": "fgsm", "epsilon": 0.1},
     {"batch_size": 21, "n_train": 21},

@@ -76,6 +76,10 @@ def test_so_it_has_on_larger_images(monkeypatch, family):
         assert_positions_do_not_matter(config, random, monkeypatch, 5)
 
 
+def test_so_it_has_where_gradients_are_computed_in_their_place(digits, monkeypatch):
+    assert_positions_do_not_matter(dataclasses.replace(SMALL, width=99), digits, monkeypatch, 5)
+
+
 def test_so_it_has_where_an_evaluation_takes_some_replicas_at_a_time(digits, monkeypatch):
     monkeypatch.setattr(evaluation, "EVALUATION_VALUES", 2 * 6 * 64 * 33)  # of two replicas, so that one is left over
     assert_positions_do_not_matter(dataclasses.replace(SMALL, **FAMILIES["cnn"]), digits, monkeypatch, 5)
