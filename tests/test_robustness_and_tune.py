@@ -10,12 +10,13 @@ from lab import study
 STUDIES = Path(__file__).parent.parent / "studies"
 
 
-def smoke(name, tmp_path, monkeypatch, n_trials):
+def smoke(name, tmp_path, monkeypatch, n_trials, *settings):
     """Run a study in small and return the rows of its trials.csv."""
     monkeypatch.chdir(tmp_path)
     flags = ["--smoke", "--trials", str(n_trials), "--engine", "inline", "--device", "cpu"]
-    assert study.main(["run", str(STUDIES / f"{name}.py"), *flags]) == 0
-    with (tmp_path / "reports" / f"{name},smoke" / "trials.csv").open() as file:
+    changes = [word for setting in settings for word in ("--set", setting)]
+    assert study.main(["run", str(STUDIES / f"{name}.py"), *flags, *changes]) == 0
+    with (tmp_path / "reports" / ",".join([name, *settings, "smoke"]) / "trials.csv").open() as file:
         return list(csv.DictReader(file))
 
 
@@ -39,7 +40,7 @@ def test_robustness_measures_the_parts_of_the_error_under_attack_and_at_each_sev
 
 @pytest.mark.slow
 def test_tuning_searches_a_knob_only_in_the_family_that_has_it_and_confirms_the_best(tmp_path, monkeypatch):
-    rows = smoke("tune", tmp_path, monkeypatch, 6)
+    rows = smoke("tune", tmp_path, monkeypatch, 6, "epochs=2", "n_train=40")
     explored = [row for row in rows if row["phase"] == "explore"]
     assert {row["family"] for row in explored} == {"mlp", "cnn"}
     for row in explored:
