@@ -66,6 +66,19 @@ def empty_database(tmp_path_factory) -> Path:
     return home.mlflow_db
 
 
+@pytest.fixture(scope="session")
+def new_home(empty_database):
+    """Folder → a project folder whose MLflow has its tables."""
+
+    def make(folder: Path) -> Home:
+        home = Home(folder)
+        home.mlruns.mkdir(parents=True)
+        shutil.copy(empty_database, home.mlflow_db)
+        return home
+
+    return make
+
+
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """A project with one study, `toy`; the working directory."""

@@ -2,15 +2,12 @@
 
 import json
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks import faults as faults_benchmark
-from benchmarks import records
+from benchmarks import records, scale
 from tests import faults
 
 ROWS = [
@@ -46,13 +43,8 @@ def test_a_round_is_begun_only_if_one_as_long_as_the_longest_fits(monkeypatch):
 
 @pytest.mark.slow
 def test_what_a_study_costs_beside_its_training_is_written_down(tmp_path):
-    # a process of its own: it trains with fakes from then on
-    code = (
-        "import sys; from pathlib import Path; from benchmarks import scale\n"
-        "sys.exit(scale.main(['--trials', '4', '--workers', '1', '--seconds', '0.01'], Path(sys.argv[1])))"
-    )
-    root = Path(__file__).parents[1]
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=root, check=True, timeout=200)
+    words = ["--trials", "4", "--workers", "1", "--seconds", "0.01"]
+    assert faults.forked(lambda: scale.main(words, tmp_path)) == 0  # a fork, as it trains with fakes from then on
     costs, opened, overhead = json.loads((tmp_path / "scale.json").read_text())["tables"].values()
     cost = {row["what"]: row for row in costs}
     assert all(row["cost"] > 0 for row in costs)

@@ -17,9 +17,9 @@ STUDY = dataclasses.replace(
 
 
 @pytest.fixture(scope="module")
-def home():
+def home(new_home):
     with faults.memory() as folder:
-        home = faults.Home(folder)
+        home = new_home(folder)
         faults.run(home, STUDY)
         yield home
 

@@ -18,11 +18,11 @@ STUDY = "capacity_sweep"
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory):
+def published(tmp_path_factory, new_home):
     """A study of 6 explore trials (one diverged, one infeasible), a confirmation and a learning curve of 6 sizes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        home = Home(tmp_path_factory.mktemp("published"))
+        home = new_home(tmp_path_factory.mktemp("published"))
         spool = home.spool_of(STUDY)
         paths = builders.write_study(spool, n_explore=5, n_infeasible=1)
         paths.append(builders.write_outcome(spool, number=5, n_diverged=3))

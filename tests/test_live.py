@@ -10,7 +10,6 @@ import pytest
 from lab import live, search
 from lab.errors import StorageError
 from lab.live import Watch, serving
-from lab.storage import Home
 from lab.tracking import Tracker
 from tests import builders
 
@@ -24,9 +23,9 @@ def outcomes(tmp_path_factory):
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch, outcomes):
+def project(tmp_path, new_home, monkeypatch, outcomes):
     """A study as it runs: `publish(n)` makes n trials known, to the run history and to the status."""
-    home, done = Home(tmp_path), []
+    home, done = new_home(tmp_path / "project"), []
     tracker = Tracker.open(STUDY, home=home, question="?")
 
     def publish(n):

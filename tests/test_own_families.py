@@ -1,10 +1,6 @@
 """A model that a study file defines goes all the way from `run` to the report; what is wrong is said at once."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -13,8 +9,8 @@ from lab.errors import SpecError
 from lab.fusion import shape_of
 from lab.knobs import TrialConfig, check_knob
 from lab.spec import Choice, Study
+from tests.command_line import forked_command
 
-ROOT = Path(__file__).resolve().parent.parent
 FILE = '''
 """Does a module of my own learn?"""
 from torch import nn
@@ -46,10 +42,7 @@ def written(tmp_path, *, family="perceptron", out="n_classes"):
 @pytest.mark.slow
 def test_a_study_of_a_users_module_runs_to_its_report_in_a_worker_process(tmp_path):
     written(tmp_path)
-    found = subprocess.run(
-        [sys.executable, "-m", "lab.study", "run", "mine.py", "--engine", "process", "--workers", "1", "--json"],
-        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=200,
-    )  # fmt: skip
+    found = forked_command("run", "mine.py", "--engine", "process", "--workers", "1", "--json", cwd=tmp_path)
     assert found.returncode == 0, found.stderr
     summary = json.loads(found.stdout)
     assert summary["counts"]["finished"] == 2

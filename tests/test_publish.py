@@ -45,10 +45,9 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def undisturbed():
+def undisturbed(new_home):
     with faults.memory() as folder, faults.fake_trainer():
-        home = Home(folder / "undisturbed")
-        home.root.mkdir()
+        home = new_home(folder / "undisturbed")
         faults.run(home)
         yield home
 

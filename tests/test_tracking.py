@@ -13,9 +13,9 @@ from lab.errors import StorageError
 from lab.spec import Replication
 from lab.tracking import Tracker
 from tests import builders
-from tests.trackers import STUDY, active_runs, client, home, new_home, reopen, rows, tracker
+from tests.trackers import STUDY, active_runs, client, home, reopen, rows, tracker
 
-__all__ = ["client", "home", "new_home", "tracker"]  # fixtures
+__all__ = ["client", "home", "tracker"]  # fixtures
 # of MLflow's own client, which the tests use to look at what was written; lab.history does the same in mlflow_errors
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 
@@ -88,7 +88,7 @@ CALLS = ["create_run", "log_inputs", "log_batch", "_store", "set_terminated"]
 @pytest.mark.parametrize("before_or_after", ["before", "after"])
 @pytest.mark.parametrize("call", CALLS)
 def test_a_run_cut_short_anywhere_is_completed_as_if_nothing_had_happened(
-    home, new_home, tracker, client, monkeypatch, call, before_or_after
+    home, tmp_path, new_home, tracker, client, monkeypatch, call, before_or_after
 ):
     class Killed(BaseException):
         pass
@@ -115,7 +115,7 @@ def test_a_run_cut_short_anywhere_is_completed_as_if_nothing_had_happened(
     assert (run.info.run_id, run.info.status) == (run_id, "FINISHED")
     assert again.run_ids() == {"explore-0000": run_id}
 
-    clean = new_home("undisturbed")
+    clean = new_home(tmp_path / "undisturbed")
     shutil.copytree(home.spool, clean.spool)
     undisturbed = reopen(clean)
     expected = MlflowClient(clean.mlflow_uri).get_run(undisturbed.publish(clean.outcome_of(STUDY, "explore-0000")))

@@ -14,9 +14,9 @@ from lab.errors import SpecError, StorageError
 from lab.storage import Home
 from lab.tracking import Tracker
 from tests import builders
-from tests.trackers import STUDY, active_runs, client, home, new_home, reopen, tracker
+from tests.trackers import STUDY, active_runs, client, home, reopen, tracker
 
-__all__ = ["client", "home", "new_home", "tracker"]  # fixtures
+__all__ = ["client", "home", "tracker"]  # fixtures
 # of MLflow's own client, which the tests use to look at what was written; lab.history does the same in mlflow_errors
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 

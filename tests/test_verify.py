@@ -9,15 +9,14 @@ import pytest
 
 from lab import spool, study, verify
 from lab.errors import SpecError, StudyInUse
-from lab.storage import Home, coordinator_lock
+from lab.storage import coordinator_lock
 from tests import faults
 
 
 @pytest.fixture(scope="module")
-def finished():
+def finished(new_home):
     with faults.memory() as folder, faults.fake_trainer():
-        home = Home(folder / "finished")
-        home.root.mkdir()
+        home = new_home(folder / "finished")
         faults.run(home, faults.small(3))
         yield home
 

@@ -72,10 +72,10 @@ def predicted(module: nn.Module, state: dict[str, torch.Tensor], images: np.ndar
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory):
+def project(tmp_path_factory, new_home):
     """A folder where a study was run, whose replicas have batch norm."""
     root = tmp_path_factory.mktemp("project")
-    search.run(small(norm="batch"), "s", home=Home(root), engine="inline", device="cpu")
+    search.run(small(norm="batch"), "s", home=new_home(root), engine="inline", device="cpu")
     return root
 
 

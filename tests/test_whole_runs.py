@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lab.storage import Home
-from tests.command_line import TOY, all_gone, command, start, trials_and_runs, wait_for
+from tests.command_line import TOY, all_gone, command, forked_command, start, trials_and_runs, wait_for
 
 
 def test_a_study_runs_from_the_command_line_to_its_report_with_json_alone_on_stdout(databases):
@@ -47,10 +47,13 @@ def test_a_killed_run_leaves_no_process_and_the_next_one_ends_with_every_trial_o
     # a worker is killed as well, this time
     marker = databases / "kill-one"
     marker.touch()
-    second, pids = start(databases, "killed", "--workers", "2", LAB_FAKE_KILL=str(marker))
-    _, error = second.communicate(timeout=90)
-    assert second.returncode == 0, error
-    assert "taken up again" in error
+    pids = databases / "pids-of-the-second"
+    pids.mkdir()
+    second = forked_command(
+        "run", "killed", "--workers", "2", cwd=databases, LAB_FAKE_KILL=str(marker), LAB_FAKE_PIDS=str(pids)
+    )
+    assert second.returncode == 0, second.stderr
+    assert "taken up again" in second.stderr
     assert not marker.exists()
     assert all_gone(pids, 1.0)
     trials, history = trials_and_runs(databases, "killed")
@@ -69,10 +72,12 @@ def test_a_trial_that_always_kills_its_worker_is_set_aside_and_too_many_of_them_
     space = TOY[TOY.index("    space=") : TOY.index("    fixed=")]
     killer = TOY.replace(space, "    space=dict(batch_size=Choice(16, 19)), sampler='grid',\n")
     (databases / "studies" / "killer.py").write_text(killer.replace("learning_curve=(1.0, 0.5)", "learning_curve=()"))
-    process, pids = start(databases, "killer", "--trials", "2", "--engine", "process", "--workers", "1")
-    _, error = process.communicate(timeout=400)
-    assert process.returncode == 3, error
-    assert "error: 50% of the trials of killer gave no result (1 finished, 1 failed)" in error
+    pids = databases / "pids-of-killer"
+    pids.mkdir()
+    words = ["run", "killer", "--trials", "2", "--engine", "process", "--workers", "1"]
+    answer = forked_command(*words, cwd=databases, LAB_FAKE_PIDS=str(pids))
+    assert answer.returncode == 3, answer.stderr
+    assert "error: 50% of the trials of killer gave no result (1 finished, 1 failed)" in answer.stderr
     assert len(list(pids.iterdir())) in (3, 4)  # three that died, the last of them after the other trial or before it
     trials, history = trials_and_runs(databases, "killer")
     assert sorted(trial.state.name for trial in trials) == ["COMPLETE", "FAIL"]

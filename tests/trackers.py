@@ -1,33 +1,19 @@
 """Fixtures of what MLflow holds: project folders whose database is made, trackers on them, and their rows."""
 
-import shutil
 import sqlite3
 
 import pytest
 from mlflow import MlflowClient
 
-from lab.storage import Home
 from lab.tracking import Tracker
 
 STUDY = "capacity_sweep"
 
 
 @pytest.fixture
-def new_home(tmp_path, empty_database, monkeypatch):
+def home(tmp_path, new_home, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-
-    def make(name):
-        home = Home(tmp_path / name)
-        home.mlruns.mkdir(parents=True)
-        shutil.copy(empty_database, home.mlflow_db)
-        return home
-
-    return make
-
-
-@pytest.fixture
-def home(new_home):
-    return new_home("a project")
+    return new_home(tmp_path / "a project")
 
 
 @pytest.fixture

@@ -6,14 +6,13 @@ import pytest
 
 from lab import history, mlflow_store, study, tracking
 from lab.report.page import build
-from lab.storage import Home
 from lab.tracking import Tracker
 from tests.builders import write_study
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory):
-    home = Home(tmp_path_factory.mktemp("project"))
+def published(tmp_path_factory, new_home):
+    home = new_home(tmp_path_factory.mktemp("project"))
     tracker = Tracker.open("capacity_sweep", home=home, question="?")
     for outcome in write_study(home.spool_of("capacity_sweep"), n_explore=6, n_infeasible=1):
         tracker.publish(outcome)

@@ -24,9 +24,9 @@ def publish(home, name, **options):
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory):
+def project(tmp_path_factory, new_home):
     """Studies a and b share everything but the width; c has another training-set size, d another data set."""
-    home = Home(tmp_path_factory.mktemp("project"))
+    home = new_home(tmp_path_factory.mktemp("project"))
     spec = builders.study_spec(n_trials=2)
     wider = dataclasses.replace(spec, space={k: d for k, d in spec.space.items() if k != "width"},
                                 fixed={**spec.fixed, "width": 200})  # fmt: skip
