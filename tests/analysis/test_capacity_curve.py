@@ -153,6 +153,11 @@ class TestPeak:
             assert words in peak.reason
             assert peak.capacity == 16
 
+    def test_a_peak_counts_though_the_risk_rises_as_high_again_beyond_it(self):
+        curve = self.curve()
+        peak = find_peak(curve, replicas_of(curve, (0.25, 0.45, 0.25, 0.45, 0.45)))
+        assert (peak.claimed, peak.capacity) == (True, 8)
+
     @pytest.mark.parametrize("means", [(0.5, 0.4, 0.3, 0.2, 0.1), (0.1, 0.2, 0.3, 0.4, 0.5), (0.5, 0.3, 0.1, 0.3, 0.5)])
     def test_monotone_and_u_shaped_curves_have_no_peak(self, means):
         curve = self.curve()

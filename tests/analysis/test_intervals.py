@@ -54,6 +54,14 @@ def test_what_sources_do_together_is_counted_once(share):
     assert np.mean(estimated) == pytest.approx(truth, abs=4 * np.std(estimated) / np.sqrt(600))
 
 
+def test_an_interval_is_no_surer_than_the_few_training_sets_that_decide_it():
+    rng = np.random.default_rng(11)
+    x = 10 * rng.standard_normal((4, 1, 1)) + rng.standard_normal((4, 3, 200))  # 3 degrees of freedom, and 199
+    lo, hi = spread_of(x).symmetric_ends(0.95)
+    means_D = x.mean(axis=(1, 2))
+    assert (hi[0] - lo[0]) / 2 == pytest.approx(stats.t.ppf(0.975, 3) * means_D.std(ddof=1) / 2, rel=0.01)
+
+
 def test_points_may_be_taken_in_in_any_portions():
     rng = np.random.default_rng(5)
     f = rng.dirichlet(np.ones(3), size=(4, 3, 1, 50))
