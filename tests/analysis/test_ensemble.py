@@ -4,6 +4,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from lab.analysis.ensemble import KINDS, TABLE, ensembles
 
@@ -112,6 +113,20 @@ def test_the_mean_of_members_loses_what_they_disagree_by():
     assert single.mean() == pytest.approx(table.loc[("same_data", 1), "risk"])
     alone, four = table.loc[("same_data", 1)], table.loc[("same_data", 4)]
     assert alone["risk"] - four["risk"] == pytest.approx(four["gain"])
+
+
+def test_the_error_of_drawn_ensembles_has_the_jackknife_interval_over_training_sets_seeds_and_points():
+    """Of single members, where all can be drawn, each leave-out is a mean that can be taken by hand."""
+    p, labels, _ = replicas(5, 4, 80)
+    wrong_DIN = p.argmax(axis=-1) != labels
+    variance = wrong_DIN.mean(axis=(0, 1)).var(ddof=1) / 80
+    for axis, size in ((0, 5), (1, 4)):
+        left_out = [np.delete(wrong_DIN, k, axis=axis).mean() for k in range(size)]
+        variance += (size - 1) / size * ((left_out - np.mean(left_out)) ** 2).sum()
+    half = stats.t.ppf(0.95, 4 - 1) * variance**0.5
+    row = ensembles(p, labels, level=0.9).set_index(["ensemble", "n_members"]).loc[("same_data", 1)]
+    assert row["error"] == pytest.approx(wrong_DIN.mean())
+    assert (row["error_lo"], row["error_hi"]) == pytest.approx((wrong_DIN.mean() - half, wrong_DIN.mean() + half))
 
 
 def test_prediction_and_measurement_share_no_training_set():
