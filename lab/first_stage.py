@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lab import storage, weights
 from lab.errors import LabError, SpecError, one_line
 from lab.knobs import FAMILIES, TrialConfig
-from lab.pretraining import ARCHITECTURE, NAME
+from lab.pretraining import ARCHITECTURE, NAME, name_of
 from lab.spec import Study
 from lab.storage import Home
 from lab.task import Task
@@ -40,10 +40,7 @@ def dataset_of(spec: dict[str, Any], *, data_dir: str | None, study_file: str | 
     """
     from lab.trial import load_dataset
 
-    name = spec["pretraining"]["data"]
-    if name.startswith("["):
-        name = spec["data"].partition("[")[0] + name
-    whole = spec | {"data": name, "n_validation": None, "n_test": None}
+    whole = spec | {"data": name_of(spec), "n_validation": None, "n_test": None}
     return load_dataset(whole, data_dir=data_dir, study_file=study_file)
 
 

@@ -61,3 +61,9 @@ class Pretraining:
         config = TrialConfig.from_dict(self.fixed)
         small = {"epochs": min(config.epochs, 8), "n_train": min(config.n_train, 300)}
         return dataclasses.replace(self, fixed={**self.fixed, **small}, n_seeds=min(self.n_seeds, 2))
+
+
+def name_of(spec: Mapping[str, Any]) -> str:
+    """Return the name of the data that the networks of a stored study learn first."""
+    name = str(spec["pretraining"]["data"])
+    return str(spec["data"]).partition("[")[0] + name if name.startswith("[") else name

@@ -1,11 +1,13 @@
 """What stands around the evidence: header, verdict, checks, table of trials, method, words, how to reproduce."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
 import pandas as pd
 
+from lab import pretraining
 from lab.data.resampling import describe
 from lab.report.context import Page
 from lab.report.protocol import protocol
@@ -114,6 +116,20 @@ def _cell(value: Any) -> str:
     return num(value) if is_number(value) else MISSING if value is None or value != value else str(value)
 
 
+def _first_stage(spec: Mapping[str, Any]) -> list[str]:
+    """Return what was trained before, on other data, in a study with pre-training."""
+    given = spec.get("pretraining")
+    if not given:
+        return []
+    data = pretraining.name_of(spec)
+    knobs = ", ".join(f"{k} = {knob_value(v)}" for k, v in given["fixed"].items()) or "knobs as by default"
+    return [
+        f"Pre-training (weights = {pretraining.NAME}): {count(given['n_seeds'], 'network')} of each architecture, from "
+        f"a seed each, learned {data} first ({knobs}). Seed i starts from network i modulo {given['n_seeds']}; a "
+        "confirmation has networks of its own, which the search never saw."
+    ]
+
+
 def method(page: Page) -> Section:
     """Return how it was measured, what the numbers mean, and what they cannot show."""
     spec, data = page.history.spec, page.history.data
@@ -136,6 +152,7 @@ def method(page: Page) -> Section:
     lines = [
         *findings,
         f"Training sets: {sets}",
+        *_first_stage(spec),
         "Replica: one training, on resample d and from seed i; all combinations are trained (a crossed design), with "
         "the same resamples and seeds in every trial, so that trials compare in pairs.",
         "Parts: the unbiased two-way random-effects estimator for squared error (Brier, summed over the classes): "

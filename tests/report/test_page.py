@@ -298,3 +298,16 @@ def test_the_report_of_200_trials_takes_less_than_ten_seconds_of_one_core():
     started = process_time()  # what other programs take does not count
     render(history, collect(history))
     assert process_time() - started < 10
+
+
+def test_the_method_says_what_networks_learned_before(made):
+    history, tables, page = made("healthy")
+    assert "Pre-training" not in page
+    given = {"data": "[0-4]", "fixed": {"n_train": 200, "epochs": 3}, "n_seeds": 4}
+    spec = history.spec | {"data": "digits[5-9]", "pretraining": given}
+    text = " ".join(re.sub(r"<[^>]+>", " ", render(dataclasses.replace(history, spec=spec), tables)).split())
+    assert (
+        "4 networks of each architecture, from a seed each, learned digits[0-4] first (n_train = 200, epochs = 3)"
+        in text
+    )
+    assert "Seed i starts from network i modulo 4" in text
