@@ -108,10 +108,12 @@ def folder(task: Task, home: Home) -> Path:
     return target
 
 
-def forget_failures(home: Home) -> None:
-    """Forget what went wrong in earlier runs: a run tries once more."""
+def tidy(home: Home) -> None:
+    """Forget what went wrong in earlier runs, as a run tries once more, and what they left half-written."""
     for path in (home.mlruns / "pretrained").glob(f"*{FAILED}"):
         path.unlink(missing_ok=True)
+    for name in ("pretrained", "features"):
+        storage.sweep(home.mlruns / name)
 
 
 def _is_there(target: Path) -> bool:

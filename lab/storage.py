@@ -121,6 +121,7 @@ def masked(text: str) -> str:
 
 
 STILL_SECONDS = 120.0  # see `made_once`
+OLD_SECONDS = 3600.0  # see `sweep`
 NETWORK_FILE_SYSTEMS = frozenset(
     ["afs", "beegfs", "ceph", "cifs", "fuse.ceph", "fuse.glusterfs", "fuse.sshfs", "glusterfs", "gpfs", "lustre", "nfs",
      "nfs4", "smb3", "smbfs"]
@@ -327,6 +328,14 @@ def forget(folder: Path) -> None:
 def temporary_of(path: Path) -> Path:
     """Return a name beside the path that nobody else uses: ".<name>.<random>.tmp"."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+
+
+def sweep(folder: Path) -> None:
+    """Remove what processes that were killed have left half-written in a folder: temporaries of an hour ago or more."""
+    for path in folder.glob(".*.tmp"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > OLD_SECONDS:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def atomic_write_text(path: Path, text: str) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -186,19 +187,26 @@ def test_pretraining_that_failed_is_not_tried_again_in_the_next_trial_but_in_the
         first, second = (manifest(trained(two_stages(), home, learning_rate=rate)) for rate in (0.01, 0.02))
     assert tried.count("digits[0-4]") == n_tried
     assert (first["status"], first["reason"]) == (second["status"], second["reason"])
-    first_stage.forget_failures(home)
+    first_stage.tidy(home)
     found = manifest(trained(two_stages(), home))
     assert found["status"] == "finished", found["reason"]
     assert [path.name for path in (home.mlruns / "pretrained").iterdir() if path.is_file()] == []
 
 
-def test_a_run_begins_by_forgetting_what_failed(tmp_path):
-    left = tmp_path / "mlruns" / "pretrained" / f"0123{first_stage.FAILED}"
-    left.parent.mkdir(parents=True)
-    left.write_text("{}")
+def test_a_run_begins_by_forgetting_what_failed_and_what_was_left_half_written(tmp_path):
+    folder, other = tmp_path / "mlruns" / "pretrained", tmp_path / "mlruns" / "features"
+    left = [folder / f"0123{first_stage.FAILED}", folder / ".0123.abc.tmp", other / ".4567.abc.tmp"]
+    young = folder / ".89ab.abc.tmp"
+    for path in (left[1], other, young):
+        path.mkdir(parents=True)
+    for path in (left[0], left[1] / "replica-0000.safetensors", left[2]):
+        path.write_text("{}")
+    for path in left:
+        os.utime(path, (1, 1))
     study = two_stages(pretraining=None, fixed=SMALL, data="digits", learning_curve=())
     search.run(study, "s", home=Home(tmp_path), engine="inline", device="cpu")
-    assert not left.exists()
+    assert not any(path.exists() for path in left)
+    assert young.exists()  # somebody may be writing it
 
 
 def test_networks_that_another_wrote_meanwhile_stay_as_they_are(tmp_path):

@@ -147,7 +147,7 @@ def run(
     with contextlib.ExitStack() as stack:
         stack.enter_context(storage.coordinator_lock(home, name))
         spool.clean_temporaries(home, name)
-        first_stage.forget_failures(home)
+        first_stage.tidy(home)
         stack.callback(_clean_quietly, home, name)
         stack.callback(progress.end)
         hands = workers.open_engine(
