@@ -8,6 +8,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator
+from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 LOOK_EVERY = 2.0  # seconds
 REPORT_EVERY = 15.0  # at least between two reports, and ten times as long as the last one took to make
 HTML, CSV, JSON = "text/html; charset=utf-8", "text/csv; charset=utf-8", "application/json"
+
+WAITING = (  # a page that asks again by itself until there is one
+    '<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="2">'
+    "<title>{study}</title><p>{study}: {why}. This page asks again every two seconds.</p>\n"
+)
 
 
 class Watch:
@@ -103,7 +109,7 @@ def serving(study: str, home: Home, port: int) -> Iterator[str]:
             found = watch.page(path)
             if found is None and path == "/":
                 waiting = last_error[0] if last_error else "the study is being read"
-                self._answer(503, "text/plain; charset=utf-8", f"{waiting}: try again in a moment\n".encode())
+                self._answer(503, HTML, WAITING.format(study=escape(study), why=escape(waiting)).encode())
             elif found is None:
                 self._answer(404, "text/plain", b"there is no such page\n")
             else:

@@ -289,6 +289,9 @@ objective and all numbers below are means over them.
 | `variance_by_cause` | variance due to the training set (resample), to the seed (init), to both together (interaction) |
 | `…_interval` | ends of the 95 % interval |
 | `run_id` | the trial's run in MLflow |
+
+“Hyperparameter Importance” on this page is PED-ANOVA: what decides whether a trial is among the best by the objective.
+Which knob goes with bias², and which with variance, is another question: the report answers it.
 """  # noqa: E501
 
 

@@ -132,7 +132,7 @@ def test_an_error_of_the_study_stands_on_the_page_and_passes(project, port, monk
     whole = search.status
 
     def broken(home, name):
-        raise StorageError("the database is locked")
+        raise StorageError("the database is <locked>")
 
     monkeypatch.setattr(search, "status", broken)
     monkeypatch.setattr(live, "LOOK_EVERY", 0.1)
@@ -145,9 +145,36 @@ def test_an_error_of_the_study_stands_on_the_page_and_passes(project, port, monk
                 with error:
                     return error.read().decode()
 
-        assert when(lambda: "the database is locked" in said())
+        assert when(lambda: "the database is &lt;locked&gt;" in said())
         monkeypatch.setattr(search, "status", whole)
         assert when(lambda: "0 of 4" in said())
+
+
+@pytest.mark.browser
+def test_a_browser_that_comes_too_early_gets_the_page_by_itself_and_can_read_its_charts_on_a_phone(
+    project, port, browser, monkeypatch
+):
+    home, publish = project
+    publish(3)
+    whole = search.status
+
+    def broken(home, name):
+        raise StorageError("the database is locked")
+
+    monkeypatch.setattr(search, "status", broken)
+    monkeypatch.setattr(live, "LOOK_EVERY", 0.2)
+    with serving(STUDY, home, port) as address:
+        page = browser.new_page(viewport={"width": 390, "height": 800})
+        page.goto(address)
+        page.get_by_text("the database is locked").wait_for()
+        monkeypatch.setattr(search, "status", whole)
+        page.get_by_text("3 of 4").first.wait_for()
+        boxes = page.evaluate("""() => [...document.querySelectorAll("svg.chart text")].map((t) => {
+          const [box, frame] = [t.getBoundingClientRect(), t.ownerSVGElement.getBoundingClientRect()];
+          return [box.height, box.left >= frame.left && box.right <= frame.right + 1 && box.bottom <= frame.bottom + 1];
+        })""")
+        assert len(boxes) == 8 and all(height >= 10 and inside for height, inside in boxes)
+        page.close()
 
 
 @pytest.mark.browser

@@ -97,7 +97,8 @@ def _train_otherwise(case: Case) -> Iterator[Action]:
         text = f"stop near epoch {best}: validation risk has risen by {rise} since (GL {num(number(found, 'gl'), 2)} %)"
         yield Action(text, case.command(epochs=best), rise)
     elif found["improving"] and fall.value > WORTH_IT * number(found, "val_last"):
-        text = f"train longer: validation risk fell by {fall} over the last quarter of the epochs"
+        span = (number(found, "fall_from"), number(found, "best_epoch"))  # evaluated epochs, not each is
+        text = f"train longer: validation risk still fell by {fall} from epoch {span[0]:g} to {span[1]:g}"
         yield Action(text, case.command(epochs=int(2 * epochs)) if math.isfinite(epochs) else None, fall)
 
 

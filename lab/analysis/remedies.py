@@ -52,10 +52,15 @@ def more_replicas(case: Case) -> Change | None:
     if plan.scheme == "seeds":
         return Change(f"{2 * plan.n_inits} seeds instead of {plan.n_inits}", {"n_inits": 2 * plan.n_inits})
     n_sets = 2 * plan.n_resamples
+    pool = _pool(case)
+    bounded = plan.scheme == "disjoint" and math.isfinite(pool)
+    fits = pool // n_train * plan.n_partitions if bounded else math.inf
+    if 1.5 * plan.n_resamples <= fits < n_sets:  # not twice as many, but still disjoint ones
+        n_sets = int(fits)
     words, settings = f"{n_sets} training sets instead of {plan.n_resamples}", {"n_resamples": n_sets}
-    if plan.scheme != "disjoint" or not 2 * plan.n_blocks * n_train > _pool(case):
+    if n_sets <= fits:
         return Change(words, settings)
-    words += f", {_overlap_costs(n_train / _pool(case))}"
+    words += f", {_overlap_costs(n_train / pool)}"
     return Change(words, settings | _overlapping(plan))
 
 

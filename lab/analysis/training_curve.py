@@ -24,8 +24,8 @@ CURVES = ["key", "phase", "number", "epoch", "n_replicas"] + [
 ]
 CONVERGENCE = [
     "key", "phase", "number", "n_epochs", "n_replicas", "n_diverged", "best_epoch", "best_fraction", "val_best",
-    "val_last", "gl", "rise", "rise_se", "fall", "fall_se", "overtrained", "improving", "best_in_last_quarter",
-    "best_in_first_tenth", "training_loss_rising", "status",
+    "val_last", "gl", "rise", "rise_se", "fall", "fall_se", "fall_from", "overtrained", "improving",
+    "best_in_last_quarter", "best_in_first_tenth", "training_loss_rising", "status",
 ]  # fmt: skip
 
 
@@ -133,8 +133,8 @@ def convergence(replicas: pd.DataFrame) -> pd.DataFrame:
 
     * `gl`: Prechelt's generalisation loss 100·(E_last/E_min − 1) of the mean validation risk, in per cent.
     * `overtrained`: gl > 5 and the paired rise since the best epoch exceeds two standard errors (`rise`, `rise_se`).
-    * `improving`: the best epoch lies in the last quarter and the paired fall to it from the quarter's start (`fall`)
-      exceeds two standard errors (`fall_se`).
+    * `improving`: the best epoch lies in the last quarter and the paired fall to it from the last evaluation before
+      that quarter (`fall`, from epoch `fall_from`) exceeds two standard errors (`fall_se`).
     * `best_in_last_quarter`, `best_in_first_tenth`: where the best epoch lies, whether or not it matters.
     * `training_loss_rising`: the training loss ends above its minimum by more than two standard errors and by more
       than 5 % of what training had gained: a bug, or a step size too large.
@@ -204,7 +204,7 @@ def _converged(key: object, table: pd.DataFrame) -> dict[str, object]:
         "number": table["number"].iloc[0] if "number" in table else None, "n_epochs": last_epoch,
         "n_replicas": n_kept, "n_diverged": int(run.seen_DI.sum()) - n_kept,
     }  # fmt: skip
-    for name in ("best_epoch", "best_fraction", "val_best", "val_last", "gl", "rise", "rise_se", "fall"):
+    for name in ("best_epoch", "best_fraction", "val_best", "val_last", "gl", "rise", "rise_se", "fall", "fall_from"):
         row[name] = math.nan
     for name in ("overtrained", "improving", "best_in_last_quarter", "best_in_first_tenth", "training_loss_rising"):
         row[name] = False
@@ -228,6 +228,7 @@ def _converged(key: object, table: pd.DataFrame) -> dict[str, object]:
         "best_epoch": int(epochs[best]), "best_fraction": epochs[best] / last_epoch if last_epoch else math.nan,
         "val_best": float(curve[best]), "val_last": float(curve[last]), "gl": float(gl), "rise": rise.mean,
         "rise_se": rise.se, "fall": fall.mean, "fall_se": fall.se,
+        "fall_from": int(epochs[quarter[-1]]) if quarter.size else math.nan,
         "overtrained": bool(gl > GL_LIMIT and rise.mean > 2 * rise.se),
         "improving": bool(late and fall.mean > 2 * fall.se),
         "best_in_last_quarter": bool(late), "best_in_first_tenth": bool(early),

@@ -24,7 +24,7 @@ from lab.report.exports import to_csv
 from lab.report.markdown import plain
 from lab.report.page import assemble, write
 from lab.report.tables import focus_of, verdict
-from lab.report.text import count, glossary, interval, is_number, knob_value, num, sentence
+from lab.report.text import count, glossary, interval, is_number, knob_value, num, sentence, with_interval
 from lab.report.view import Block, Link, Section, figure_view, panel, table_view
 from lab.storage import Home, disk_errors, inside
 
@@ -88,13 +88,24 @@ def build(names: list[str], *, home: Home) -> Built:
     return Built(path, [_answer(first, c) for c in comparisons], _markdown(first, comparisons))
 
 
+def _counts(side: Side) -> str:
+    """Return "32 replicas on 400 test images" of the run that speaks for a study."""
+    return f"{num(side.row.get('n_replicas'))} replicas on {num(side.history.data.get('n_test'))} test images"
+
+
 def _markdown(first: Side, comparisons: list[Comparison]) -> str:
+    bias = _bias([first, *(c.other for c in comparisons)])
     lines = [f"### {', '.join(plain(c.other.name) for c in comparisons)} minus {plain(first.name)}", "",
-             "| study | part | difference | interval |", "|---|---|---|---|"]  # fmt: skip
+             f"| study | part | difference | {_level(first)} % interval |", "|---|---|---|---|"]  # fmt: skip
     for c in comparisons:
         for row in c.table[c.table["term"].isin(MAIN)].to_dict("records"):
             ends = interval(row["lo"], row["hi"], row["difference"])
-            lines.append(f"| {plain(c.other.name)} | {row['term']} | {num(row['difference'])} | {ends} |")
+            part = bias if row["term"] == "bias_sq" else row["term"]
+            lines.append(f"| {plain(c.other.name)} | {part} | {num(row['difference'])} | {ends} |")
+    lines += ["", *(f"{plain(s.name)}: {plain(s.verdict)}; risk {plain(with_interval(s.row, 'risk'))}, {_counts(s)}."
+                    for s in [first, *(c.other for c in comparisons)])]  # fmt: skip
+    lines += ["", *(f"{plain(c.other.name)}: " + ("in pairs." if not c.unlike else
+              f"not in pairs, as it differs in {plain(', '.join(c.unlike))}.") for c in comparisons)]  # fmt: skip
     return "\n".join(lines) + "\n"
 
 
@@ -148,8 +159,16 @@ def _known_noise(sides: list[Side]) -> bool:
     return all(bool(side.history.data.get("has_posterior")) for side in sides)
 
 
+def _bias(sides: list[Side]) -> str:
+    return "bias²" if _known_noise(sides) else "bias² + noise"
+
+
+def _level(side: Side) -> str:
+    return f"{100 * float(side.row.get('level', 0.95)):g}"
+
+
 def _answer(first: Side, c: Comparison) -> str:
-    bias = "bias²" if _known_noise([first, c.other]) else "bias² + noise"
+    bias = _bias([first, c.other])
     told = []
     for term in MAIN:
         row = c.table[c.table["term"] == term].iloc[0]
@@ -169,14 +188,14 @@ def render(first: Side, comparisons: list[Comparison], csv: str) -> str:
     sides = [first, *(c.other for c in comparisons)]
     known = _known_noise(sides)
     names = " ".join(side.name for side in sides)
-    level = f"{100 * float(first.row.get('level', 0.95)):g}"
-    bias = "bias²" if known else "bias² + noise"
+    level, bias = _level(first), _bias(sides)
     fig = figures_compare.difference_forest([(c.other.name, c.table) for c in comparisons], with_noise=known)
     answer = " ".join(_answer(first, c) for c in comparisons)
     blocks = panel([figure_view(
         fig, "differences", label=f"Differences to {first.name}. {answer}", height="h3" if len(sides) < 4 else "h4",
         caption=f"Each point: a study minus {first.name}; left of 0 is better. {level} % intervals over training sets, "
-        "seeds and test images. An interval that holds 0 is no difference to speak of.",
+        "seeds and test images. An interval that holds 0 is no difference to speak of. "
+        f"n: {'; '.join(f'{s.name} {_counts(s)}' for s in sides)}.",
     )])  # fmt: skip
     again = f"python -m lab.study report {names}"
     columns: list[Any] = [("term", "part", lambda t: {"bias_sq": bias}.get(t, t.replace("_", " "))), ("a", first.name)]
@@ -210,7 +229,7 @@ def render(first: Side, comparisons: list[Comparison], csv: str) -> str:
     ]  # fmt: skip
     context: dict[str, Any] = {
         "study": names, "question": f"{first.name} against {', '.join(s.name for s in sides[1:])}", "state": "",
-        "facts": [(s.name, f"{_which(s)}, risk {num(s.row['risk'])}") for s in sides],
+        "facts": [(s.name, f"{_which(s)}, risk {with_interval(s.row, 'risk')}") for s in sides],
         "main_files": [("differences.csv", csv)],
         "words": glossary(known, level),
     }  # fmt: skip

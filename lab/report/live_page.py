@@ -12,7 +12,8 @@ from lab.history import History
 from lab.report.page import environment, policy, style, template_text
 from lab.report.text import count, duration, knob_value, num, with_interval
 
-WIDTH, HEIGHT = 640, 180
+WIDTH, HEIGHT = 640, 190
+LEFT, BOTTOM = 64, 30  # room for the labels of the ends, also in the larger type of a telephone
 LAST_TRIALS = 8
 
 
@@ -120,15 +121,16 @@ def _svg(lines: Iterable[tuple[str, list[tuple[float, float]]]], dots: list[tupl
     top = max(p[1] for p in points) * 1.05 or 1.0
 
     def place(point: tuple[float, float]) -> tuple[str, str]:
-        x = 44 + (WIDTH - 54) * (point[0] - x0) / ((x1 - x0) or 1)
-        return f"{x:.1f}", f"{HEIGHT - 24 - (HEIGHT - 34) * point[1] / top:.1f}"
+        x = LEFT + (WIDTH - LEFT - 10) * (point[0] - x0) / ((x1 - x0) or 1)
+        return f"{x:.1f}", f"{HEIGHT - BOTTOM - (HEIGHT - BOTTOM - 10) * point[1] / top:.1f}"
 
-    parts = [f'<path class="base" d="M44 {HEIGHT - 24}H{WIDTH - 10}"/>']
+    parts = [f'<path class="base" d="M{LEFT} {HEIGHT - BOTTOM}H{WIDTH - 10}"/>']
     for css, line in lines:
         parts.append(f'<polyline class="{css}" points="{" ".join(",".join(place(p)) for p in line)}"/>')
     parts += [f'<circle class="dot" cx="{place(p)[0]}" cy="{place(p)[1]}" r="3"/>' for p in dots]
     ends = (
-        (num(top, 2), 40, 18, "end"), ("0", 40, HEIGHT - 20, "end"), (f"{x0:g}", 44, HEIGHT - 6, "start"),
+        (num(top, 2), LEFT - 5, 18, "end"), ("0", LEFT - 5, HEIGHT - BOTTOM + 4, "end"),
+        (f"{x0:g}", LEFT, HEIGHT - 6, "start"),
         (f"{x1:g}", WIDTH - 10, HEIGHT - 6, "end"),
     )  # fmt: skip
     for text, x, y, anchor in ends:

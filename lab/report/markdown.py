@@ -3,7 +3,7 @@
 from lab.history import History
 from lab.report.context import Page, which
 from lab.report.tables import Tables
-from lab.report.text import interval, num, sentence
+from lab.report.text import interval, is_number, num, sentence
 
 PARTS = ("risk", "noise", "bias_sq", "variance", "variance_resample", "variance_init", "variance_interaction")
 WORST = ("fail", "attention")
@@ -26,6 +26,8 @@ def markdown(history: History, tables: Tables, page_path: str) -> str:
             value, low, high = (tables.focus.get(f"{part}{end}") for end in ("", "_lo", "_hi"))
             if num(value) != num(None):
                 lines.append(f"| {page.part(part)} | {num(value)} | {interval(low, high, value)} |")
+        error, low, high = (tables.focus.get(f"error{end}") for end in ("", "_lo", "_hi"))
+        lines += [f"| error rate | {num(error)} | {interval(low, high, error)} |"] if is_number(error) else []
         n = num(tables.focus.get("n_replicas"))
         lines += ["", f"{which(tables.focus)}, n = {n} replicas, {num(history.data.get('n_test'))} test images of "
                       f"{plain(str(history.data.get('name')))}, {len(tables.explore)} trials."]  # fmt: skip

@@ -88,8 +88,10 @@ def capacity(page: Page) -> Section:
 
 
 def _moved(first: pd.Series, last: pd.Series, part: str) -> str:
-    """Return "falls", "rises", or that neither can be told from the difference with its interval."""
+    """Return "falls", "rises", or that neither can be told from the difference with its interval, if it has one."""
     change = estimate(last, part) - estimate(first, part)
+    if not is_number(change.half):
+        return f"goes from {num(first[part])} to {num(last[part])}"
     if not change.excludes_zero:
         return "may rise or fall"
     return "falls" if change.hi < 0 else "rises"

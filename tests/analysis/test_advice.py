@@ -159,7 +159,8 @@ class TestAdvice:
         assert len(found.actions) <= 3
 
     @pytest.mark.parametrize(("scheme", "n_resamples", "n_train", "settings"), [
-        ("disjoint", 8, 80, "n_resamples=16"), ("disjoint", 8, 150, "n_resamples=16 --set scheme=subsample"),
+        ("disjoint", 8, 80, "n_resamples=16"), ("disjoint", 8, 120, "n_resamples=12"),
+        ("disjoint", 8, 150, "n_resamples=16 --set scheme=subsample"),
         ("subsample", 8, 150, "n_resamples=16"), ("bootstrap", 8, 150, "n_resamples=16"),
         ("fresh", 8, 150, "n_resamples=16"), ("seeds", 1, 150, "n_inits=8"),
     ])  # fmt: skip

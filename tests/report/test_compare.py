@@ -1,6 +1,7 @@
 """Comparing studies: in pairs where everything is common, and saying why where it is not."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pandas as pd
@@ -101,6 +102,9 @@ def test_from_the_command_line_with_markdown(project, monkeypatch, capsys):
     assert study.main(["report", "a", "b", "--format", "md"]) == 0
     captured = capsys.readouterr()
     assert captured.out.startswith("### b minus a") and "| b | risk |" in captured.out
+    assert "| b | bias² + noise |" in captured.out and "bias_sq" not in captured.out  # the noise is not known
+    assert re.search(r"^a: .*; risk 0\.\d+.*, 12 replicas on \d+ test images\.$", captured.out, re.M)
+    assert re.search(r"^b: (not )?in pairs", captured.out, re.M)
     assert "report:  reports/compare-a+b.html" in captured.err
     assert study.main(["report", "a", "a"]) == 2
 

@@ -14,6 +14,8 @@ def test_it_has_the_verdict_the_parts_with_intervals_and_the_first_three_actions
     for part in ("risk", "variance"):
         row = tables.focus
         assert f"| {part} | {num(row[part])} | {interval(row[f'{part}_lo'], row[f'{part}_hi'], row[part])} |" in text
+    error = [row[f"error{end}"] for end in ("", "_lo", "_hi")]
+    assert f"| error rate | {num(error[0])} | {interval(*error[1:], error[0])} |" in text
     for action in tables.diagnosis.actions[:3]:
         assert action.command is None or f"`{action.command}`" in text
 
