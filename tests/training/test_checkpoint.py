@@ -112,7 +112,8 @@ def test_a_full_disk_is_said_and_training_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "write_synced", full)
     checkpoints = kept(tmp_path)
     write(checkpoints)
-    assert "No space left on device" in checkpoints.notes[0]
+    [note] = checkpoints.notes
+    assert "No space left on device" in note and "000001" in note  # which file
     assert list((tmp_path / "explore-0000").iterdir()) == []
 
 
