@@ -110,6 +110,16 @@ def test_targets_of_a_mixture_are_distributions_in_the_shares_of_its_images():
     torch.testing.assert_close(x[0], torch.einsum("bk,kchw->bchw", q[0], pure[0]))
 
 
+def test_the_share_of_an_image_in_its_mixture_comes_from_the_beta_distribution_of_its_replica():
+    alphas = (0.2, 1.0, 3.0)
+    augmentation = Augmentation(
+        [TrialConfig(mixup=alpha) for alpha in alphas], [0, 1, 2], seed=0, device=CPU, dtype=torch.float64
+    )
+    shares = augmentation._share(Moment(0), 5000).numpy()
+    for share, alpha in zip(shares, alphas, strict=True):
+        assert stats.kstest(share, stats.beta(alpha, alpha).cdf).pvalue > 0.01
+
+
 def test_uniform_and_normal_numbers_are_what_they_are_called_and_streams_are_unrelated():
     counters = Counters([seeds.stream(0, "augment", i) for i in range(3)], CPU)
     counters.begin(0, 2)
