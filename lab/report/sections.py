@@ -33,7 +33,7 @@ def capacity(page: Page) -> Section:
     best, first, last = curve.sort_values("risk", kind="stable").iloc[0], curve.iloc[0], curve.iloc[-1]
     answer = (
         f"Risk is lowest, {with_interval(best, 'risk')}, at {_at(best)}; from the smallest to the largest models "
-        f"{page.bias} {_moved(first, last, 'bias_sq')}, and variance {_moved(first, last, 'variance')}."
+        f"{page.bias} {_moved(curve, 'bias_sq')}, and variance {_moved(curve, 'variance')}."
     )
     ends = (
         f"From {_at(first)} to {_at(last)} {page.bias} went from {with_interval(first, 'bias_sq')} to "
@@ -87,9 +87,18 @@ def capacity(page: Page) -> Section:
     return Section(id, question, answer, (*blocks, Block("numbers", table)), short=short)
 
 
-def _moved(first: pd.Series, last: pd.Series, part: str) -> str:
-    """Return "falls", "rises", or that neither can be told from the difference with its interval, if it has one."""
+def _moved(curve: pd.DataFrame, part: str) -> str:
+    """Return how a part goes from the first level to the last, as far as intervals of differences exclude 0.
+
+    With a turn in between, if its lowest (or highest) level is clear of both ends.
+    """
+    first, last = curve.iloc[0], curve.iloc[-1]
     change = estimate(last, part) - estimate(first, part)
+    low, high = (estimate(curve.iloc[place], part) for place in (curve[part].argmin(), curve[part].argmax()))
+    if (low - estimate(first, part)).hi < 0 < (estimate(last, part) - low).lo:
+        return "falls and rises again"
+    if (high - estimate(first, part)).lo > 0 > (estimate(last, part) - high).hi:
+        return "rises and falls again"
     if not is_number(change.half):
         return f"goes from {num(first[part])} to {num(last[part])}"
     if not change.excludes_zero:

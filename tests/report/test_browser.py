@@ -119,6 +119,8 @@ def test_dark_mode_changes_page_and_figures_also_while_it_is_open(opened):
 def test_without_javascript_numbers_can_be_read_and_nothing_empty_takes_room(opened):
     page = opened("healthy", javascript=False)
     assert page.locator(".no-js").first.is_visible()
+    labels = page.locator(".plot").evaluate_all("plots => plots.map((p) => p.getAttribute('aria-label'))")
+    assert all(page.locator(".no-js").nth(k).inner_text().startswith(label) for k, label in enumerate(labels))
     assert not page.locator("#filter").is_visible() and not page.locator("button.copy").first.is_visible()
     assert page.locator(".plot").first.bounding_box()["height"] < 5
     page.locator("#capacity details summary").click()
@@ -136,6 +138,8 @@ def test_in_print_every_section_is_there_with_its_answer_and_what_only_a_screen_
     assert [row for row in shown if not all(row)] == []
     assert page.locator(".cmd code").first.is_visible()
     assert not any(page.locator(what).first.is_visible() for what in ("nav", "button.copy", "#filter"))
+    page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 794  # a wider one is printed smaller as a whole
 
 
 @pytest.mark.parametrize("width", [1280, 390])
