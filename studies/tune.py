@@ -4,7 +4,7 @@ A search of two families at once: knobs that only one of them has are searched i
 judged by the mean over its replicas, and the best is measured again on training sets and seeds that the search never
 saw; compare it with the search's own number in the report to see how much of that was luck. A trial that is
 significantly worse than the best before its round on their first four training sets stops there (lab.pruning).
-Fixed: data, epochs, number of training examples.
+Fixed: data, epochs, number of training examples.  Takes: 15 min of processor time (n = 1), which workers share.
 Run: python -m lab.study run tune        (--smoke: seconds)
 """
 
