@@ -110,8 +110,15 @@ def evaluate(
         logits_RNC = _logits(pack, len(dataset.test.labels), functools.partial(attacked, attack))
         splits[condition] = losses.errors(logits_RNC, dataset.test.labels[None])
     weights = pack.tensors() | sets.statistics(sets_R) if keep_weights else {}
-    kept = {name: value.to("cpu", torch.float32, copy=True).numpy() for name, value in weights.items()}
+    kept = {name: _copied(value) for name, value in weights.items()}
     return Measured(splits, pack.finite_R().cpu().numpy(), signals or {}, kept)
+
+
+def _copied(value: Tensor) -> NDArray[np.float32]:
+    """Return a copy of values (R, …) on the host; what all replicas share, as one start of a trunk, is copied once."""
+    is_shared = len(value) > 1 and value.stride(0) == 0
+    copied = (value[:1] if is_shared else value).to("cpu", torch.float32, copy=True).numpy()
+    return np.broadcast_to(copied, tuple(value.shape))
 
 
 def _logits(pack: Pack, n: int, images: Images, known: Known | None = None) -> Tensor:
