@@ -255,7 +255,8 @@ def _search(case: Case) -> Iterator[Check]:
         yield Check("what the knobs explain", f"R² out of fold at least {RELIABLE:g}; below {ROUGH:g} no ranking",
                     ", ".join(f"{names.get(t, t)} {v:.2f}" for t, v in r2.items() if math.isfinite(v)) or "–",
                     _status(little, bool(known)), where="drivers",
-                    command=_when(little or not known, case.command(trials=max(2 * len(explore), 40))))  # fmt: skip
+                    command=_when((little or not known) and case.spec.get("sampler") != "grid",  # it has no more points
+                                  case.command(trials=max(2 * len(explore), 40))))  # fmt: skip
     if case.peak.n_pairs or not set(CAPACITY_KNOBS).isdisjoint(case.spec.get("space", CAPACITY_KNOBS)):
         yield Check("double descent", "significant peak near the interpolation threshold", case.peak.reason,
                     "info" if case.peak.n_pairs else "not measured", where="capacity")  # fmt: skip

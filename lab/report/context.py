@@ -38,6 +38,11 @@ class Page:
         judged = float("nan") if tables.focus is None else tables.focus.get("n_resamples", float("nan"))
         self.n_judged = int(judged) if is_number(judged) else self.n_resamples  # training sets behind the verdict
 
+    @property
+    def plans_sizes(self) -> bool:
+        """Whether the study measures smaller training sets than that of the confirmed configuration."""
+        return any(fraction < 1 for fraction in self.history.spec.get("learning_curve") or ())
+
     def part(self, name: str) -> str:
         """Return the name of a part of the risk as this study may call it."""
         words = {

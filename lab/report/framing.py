@@ -74,7 +74,7 @@ def state(page: Page) -> str:
         missing.append(f"{len(explore)} of {planned} trials are done")
     if history.phase("confirm").empty:
         missing.append("the best configuration has not been confirmed")
-    if history.phase("learning_curve").empty and history.spec.get("learning_curve"):
+    if history.phase("learning_curve").empty and page.plans_sizes:
         missing.append("there is no learning curve yet")
     return f"This is a partial report: {'; '.join(missing)}. To finish: {page.command('run')}" if missing else ""
 

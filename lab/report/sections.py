@@ -224,7 +224,7 @@ def more_data(page: Page) -> Section:
     if len(curve) < 2:
         blocks: list[Block] = []
         answer = "This was not measured: the plan of this study, in its file, has no learning curve."
-        if len(page.history.spec.get("learning_curve", [1.0, 0.5])) > 1:
+        if page.plans_sizes:
             answer = (
                 "This was not measured: the learning curve is trained after the search, on the confirmed configuration."
             )

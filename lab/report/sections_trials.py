@@ -29,7 +29,7 @@ def drivers(page: Page) -> Section:
             if r2 else "too few have a measured decomposition."
         )  # fmt: skip
         blocks: list[Block] = []
-        if page.tables.focus is not None:
+        if page.tables.focus is not None and page.history.spec.get("sampler") != "grid":  # a grid has no more points
             more = run_command(page.study, spec=page.history.spec, trials=max(2 * n, 40))
             blocks = [Block("note", "More trials may show it:"), Block("command", more)]
         return Section(id, question, answer, tuple(blocks), short=short)

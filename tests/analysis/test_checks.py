@@ -114,6 +114,10 @@ class TestChecks:
         for r2, status in ((0.7, "ok"), (0.3, "attention")):
             found = self.status(trials(run(0.3, 0.05)), name, importance=table(r2))
             assert found == (status, f"bias² + noise 0.90, variance {r2:.2f}")
+        for sampler, remedy in (("qmc", "--trials 40"), ("grid", "")):  # a grid has no more points than it has
+            row, spec = trials(run(0.3, 0.05)), SPEC | {"sampler": sampler}
+            rows = checks_table(diagnose(row, study="s", spec=spec, data=DATA, importance=table(0.3))).set_index("name")
+            assert rows.loc[name, "command"].endswith(remedy) and bool(rows.loc[name, "command"]) == bool(remedy)
 
     def test_too_few_replicas_fail(self):
         few = run(0.3, 0.05, n_resamples=3, n_inits=3, n_replicas=9)

@@ -5,7 +5,7 @@ import dataclasses
 import pandas as pd
 
 from lab.analysis.noisy_labels import noisy_labels
-from lab.report import sections, sections_interventions
+from lab.report import framing, sections, sections_interventions, sections_trials
 from lab.report.context import Page
 from lab.report.exports import files
 from lab.report.figures_more import labels_variance
@@ -55,6 +55,14 @@ def test_parts_that_are_not_clear_of_each_other_may_rise_or_fall_and_a_dip_betwe
     assert "at most 1\u00a0% from width 2 on" in notes
 
 
+def test_a_grid_of_too_few_points_for_a_ranking_is_not_asked_for_more(made):
+    history, tables, _ = made("healthy")
+    tables = dataclasses.replace(tables, importance=tables.importance.assign(status="no ranking"))
+    for sampler, n_blocks in (("qmc", 2), ("grid", 0)):
+        page = Page(dataclasses.replace(history, spec=history.spec | {"sampler": sampler}), tables)
+        assert len(sections_trials.drivers(page).blocks) == n_blocks
+
+
 def test_one_capacity_is_named_as_such(made):
     history, tables, _ = made("healthy")
     one = tables.capacity.dropna(subset=["risk"]).head(1)
@@ -71,6 +79,9 @@ def test_a_study_whose_plan_has_no_learning_curve_is_not_told_to_finish_it(made)
         section = sections.more_data(Page(dataclasses.replace(history, spec=spec), tables))
         assert len(section.blocks) == n_blocks
         assert ("plan of this study" in section.answer) != planned
+        trials = history.trials[history.trials["phase"] != "learning_curve"]
+        said = framing.state(Page(dataclasses.replace(history, spec=spec, trials=trials), tables))
+        assert said.startswith("This is a partial report: there is no learning curve yet") if planned else said == ""
 
 
 def test_techniques_of_which_nothing_is_in_doubt_are_counted_without_a_rest(made):
