@@ -62,12 +62,20 @@ def batch_norm(
 
 
 def _side_by_side(x: Tensor) -> Tensor:
-    """Return (R, B, C) as (B, R·C), (R, B, C, H, W) as (B, R·C, H, W), dense and channels last."""
-    if x.dim() == 3:
-        return x.transpose(0, 1).flatten(1)
-    x_BEHW = folded(x).contiguous(memory_format=torch.channels_last)
-    B, E, H, W = x_BEHW.shape
-    return x_BEHW.as_strided((B, E, H, W), (H * W * E, 1, W * E, E))  # maps of one pixel may have other strides
+    """Return (R, B, C) as (B, R·C), (R, B, C, H, W) as (B, R·C, H, W)."""
+    return x.transpose(0, 1).flatten(1) if x.dim() == 3 else folded(x)
+
+
+def _dense(x: Tensor) -> Tensor:
+    """Return the same without doubt channels last: maps of one pixel, and a batch of one, may have other strides.
+
+    Not to be differentiated: the gradient of such a view is laid out anew.
+    """
+    x_BE = _side_by_side(x)
+    if x_BE.dim() == 2:
+        return x_BE
+    _, E, H, W = x_BE.shape
+    return x_BE.contiguous(memory_format=torch.channels_last).as_strided(x_BE.shape, (H * W * E, 1, W * E, E))
 
 
 class _Placeless(torch.autograd.Function):
@@ -75,7 +83,7 @@ class _Placeless(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale_RC: Tensor, shift_RC: Tensor, mean_RC: Tensor, var_RC: Tensor) -> Tensor:
-        x_BE, scale_E = _side_by_side(x), scale_RC.reshape(-1)
+        x_BE, scale_E = _dense(x), scale_RC.reshape(-1)
         y_BE, batch_mean_E, batch_scale_E = torch.native_batch_norm(
             x_BE, scale_E, shift_RC.reshape(-1), mean_RC.view(-1), var_RC.view(-1), True, BATCH_NORM_MOMENTUM, EPSILON
         )
@@ -88,7 +96,7 @@ class _Placeless(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x_BE, scale_E, mean_E, inverse_std_E = ctx.saved_tensors
         R, C = ctx.shape
-        gradient_BE, is_whole = _side_by_side(gradient), R * C % VECTOR == 0
+        gradient_BE, is_whole = _dense(gradient), R * C % VECTOR == 0
         of_x_BE, of_scale_E, of_shift_E = torch.ops.aten.native_batch_norm_backward(
             gradient_BE, x_BE, scale_E, None, None, mean_E, inverse_std_E, True, EPSILON, [is_whole, True, True]
         )
