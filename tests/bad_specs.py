@@ -143,8 +143,6 @@ BAD = [
     ("pretraining=Pretraining('[0-4]', n_seed=4)", "n_seed"),
     ("pretraining=Pretraining('[0-4]')", "take weights='pretraining'"),
     ("fixed={'weights': 'pretraining'}", "pretraining: give Pretraining"),
-    ("data='digits[0-999999999]'", "no data set has 10,000 classes"),
-    ("data='digits[999999999,1]'", "no data set has 10,000 classes"),
     # how it is searched
     ("sampler='bayes'", "bayes"),
     ("sampler=None", "sampler"),

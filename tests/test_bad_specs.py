@@ -49,3 +49,15 @@ def test_a_bad_specification_is_one_line_that_names_the_field(refusal, change, s
 @pytest.mark.parametrize(("text", "says"), FILES)
 def test_a_file_that_is_no_study_is_one_line_that_names_it(refusal, text, says):
     assert says in refusal(text)
+
+
+@pytest.mark.parametrize("data", ["digits[0-999999999]", "digits[999999999,1]", "[0-999999999]"])
+def test_classes_that_no_data_set_has_are_one_line_at_once(tmp_path, monkeypatch, capsys, data):
+    monkeypatch.chdir(tmp_path)
+    first = f"pretraining=Pretraining({data!r}), fixed={{'weights': 'pretraining', 'new_head': True}}"
+    (tmp_path / "wrong.py").write_text(GOOD.format(change=first if data.startswith("[") else f"data={data!r}"))
+    started = time.process_time()
+    assert study.main(["run", "wrong.py"]) == 2
+    assert time.process_time() - started < 10.0  # a list of so many classes alone takes longer, and 30 GB
+    assert "no data set has 10,000 classes" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["wrong.py"]
