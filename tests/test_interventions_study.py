@@ -52,13 +52,14 @@ def test_every_technique_trains_and_makes_a_difference(digits, baselines, of, na
 
 
 @pytest.mark.slow
-def test_a_small_run_ends_in_a_report_with_the_forest(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["interventions", "interventions_cnn"])
+def test_a_small_run_ends_in_a_report_with_the_forest(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    path = str(STUDIES / "interventions.py")
+    path = str(STUDIES / f"{name}.py")
     assert study.main(["run", path, "--smoke", "--trials", "3", "--engine", "inline", "--device", "cpu"]) == 0
-    page = (tmp_path / "reports" / "interventions,smoke.html").read_text()
+    page = (tmp_path / "reports" / f"{name},smoke.html").read_text()
     assert "What does each technique change?" in page
     assert "Trial" in page
-    rows = (tmp_path / "reports" / "interventions,smoke" / "interventions.csv").read_text().splitlines()
+    rows = (tmp_path / "reports" / f"{name},smoke" / "interventions.csv").read_text().splitlines()
     assert len(rows) == 1 + 2 * 10
     assert "Seconds an epoch of all replicas takes" in page
