@@ -15,6 +15,7 @@ from lab.spec import CAPACITY_KNOBS
 TERMS = (
     "variance_label_noise", "variance_resample_label_noise", "variance_init_label_noise", "variance_three_way",
 )  # fmt: skip
+NOTHING = 1e-12  # what rounding leaves of a term that is 0, as all are where no label is redrawn
 COLUMNS = [
     "key", "number", "label_noise", *CAPACITY_KNOBS, "n_replicas", "n_noise_draws",
     *(f"{part}{end}" for part in ("variance", "variance_of_labels", *TERMS) for end in ("", "_lo", "_hi")), "share",
@@ -47,7 +48,9 @@ def noisy_labels(trials: pd.DataFrame) -> pd.DataFrame:
             "variance_of_labels_hi": of_labels.hi,
             "share": of_labels.value / total.value if total.value > 0 else math.nan,
         })  # fmt: skip
-    return pd.DataFrame(table, columns=COLUMNS)
+    found = pd.DataFrame(table, columns=COLUMNS)
+    numbers = found.select_dtypes("number")
+    return found.assign(**numbers.mask(numbers.abs() < NOTHING, 0.0))
 
 
 def _sum(parts: list[Estimate]) -> Estimate:

@@ -29,6 +29,13 @@ def test_the_terms_are_added_up_and_their_half_widths_too():
     assert list(table) == COLUMNS
 
 
+def test_what_rounding_leaves_of_nothing_is_nothing():
+    row = noisy(0.0, 64, 1e-17, number=0)
+    row |= {f"{term}{end}": -1e-17 for term in TERMS for end in ("_lo", "_hi")}
+    first = noisy_labels(trials(row, noisy(0.4, 64, 0.05, number=1))).iloc[0]
+    assert first["variance_of_labels"] == first["variance_of_labels_lo"] == first["share"] == 0.0
+
+
 def test_of_several_trials_at_a_share_and_width_the_one_with_the_lowest_validation_risk_speaks():
     rows = [noisy(0.1, 16, 0.01, number=0), noisy(0.1, 64, 0.01, number=1, val_risk=0.4),
             noisy(0.1, 64, 0.02, number=2, val_risk=0.2), noisy(0.4, 64, 0.05, number=3)]  # fmt: skip

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.report.live_page import live_page
 from tests.report.test_browser import DRAW_ALL
 
 pytestmark = pytest.mark.browser
@@ -37,6 +38,21 @@ def test_axe_finds_nothing_serious(opened, kind, scheme, width):
     page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
     page.evaluate(axe())
     serious = [v for v in page.evaluate(RUN) if v[1] in ("serious", "critical")]
+    assert serious == []
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+def test_axe_finds_nothing_serious_on_the_live_page(browser, made, tmp_path, scheme, width):
+    status = {"study": "capacity_sweep", "question": "?", "n_planned": 60, "counts": {"finished": 40}, "in_use": True}
+    path = tmp_path / "live.html"
+    path.write_text(live_page(status, made("healthy")[0], report_note="made from 40 trials"), encoding="utf-8")
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, bypass_csp=True)
+    page = context.new_page()
+    page.goto(path.as_uri())
+    assert page.locator("svg.chart").count() == 2
+    page.evaluate(axe())
+    serious = [v for v in page.evaluate(RUN) if v[1] in ("serious", "critical")]
+    context.close()
     assert serious == []
 
 
