@@ -60,7 +60,8 @@ class Pretraining:
         """Return the same made small enough to run in seconds."""
         config = TrialConfig.from_dict(self.fixed)
         small = {"epochs": min(config.epochs, 8), "n_train": min(config.n_train, 300)}
-        return dataclasses.replace(self, fixed={**self.fixed, **small}, n_seeds=min(self.n_seeds, 2))
+        n_seeds = min(self.n_seeds, 3)  # as many as Replication.smoke leaves
+        return dataclasses.replace(self, fixed={**self.fixed, **small}, n_seeds=n_seeds)
 
 
 def name_of(spec: Mapping[str, Any]) -> str:

@@ -267,6 +267,7 @@ def test_the_study_of_transfer_and_its_small_version_are_possible():
         assert {version.config(dict(n_train=20, weights=w, frozen=1.0)).weights for w in version.values("weights")} == {
             "", "pretraining",
         }  # fmt: skip
+        assert first_stage.shared_starts(version) == []
 
 
 def test_a_pretraining_that_diverges_makes_the_trial_infeasible_and_says_why(tmp_path):
