@@ -2,7 +2,8 @@
 
 A trial's own duration tells little of its technique: it is one number, taken while other workers had their share of
 the machine. So a worker that has trained a variant takes the time of a few more epochs, of the baseline and of the
-variant by turns, and what slows the machine down slows both.
+variant by turns, and what slows the machine down slows both. That takes about a third of the variant's epochs again at
+the most, half of them the baseline's; trainings of fewer than 16 epochs are not timed.
 """
 
 import dataclasses
@@ -17,7 +18,14 @@ from lab.task import Task
 if TYPE_CHECKING:
     from lab.data.pool import Dataset
 
-N_PAIRS = 5
+MOST_PAIRS = 5
+EPOCHS_A_PAIR = 8  # of the training, so that timing stays small beside it
+
+
+def pairs_of(config: TrialConfig) -> int:
+    """Return how many pairs of epochs are timed beside a training; 0 where that would cost too much of it."""
+    n = min(MOST_PAIRS, config.epochs // EPOCHS_A_PAIR)
+    return n if n >= 2 else 0
 
 
 def baseline_of(task: Task) -> Task | None:
@@ -47,12 +55,12 @@ def measured(
     from lab import outcome, training
     from lab.analysis.paired import paired_seconds
 
-    baseline = baseline_of(task)
-    if baseline is None:
+    baseline, n_pairs = baseline_of(task), pairs_of(TrialConfig.from_dict(task.config))
+    if baseline is None or not n_pairs:
         return {}
     try:
         seconds_K2 = training.epoch_seconds(
-            (trained_on(baseline), trained_on(task)), plan, seed=task.spec["seed"], n_pairs=N_PAIRS, device=task.device
+            (trained_on(baseline), trained_on(task)), plan, seed=task.spec["seed"], n_pairs=n_pairs, device=task.device
         )  # fmt: skip
     except Exception as error:
         note(f"the time of an epoch was not taken: {type(error).__name__}: {one_line(error)}")

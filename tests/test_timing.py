@@ -6,13 +6,14 @@ import json
 import pytest
 
 from lab import timing, training
+from lab.knobs import TrialConfig
 from lab.spec import Replication, Study
 from lab.storage import Home
 from lab.task import Task
 from lab.trial import evaluate
 
 STUDY = Study(
-    question="?", data="digits", fixed=dict(width=8, depth=1, epochs=2, n_train=30),
+    question="?", data="digits", fixed=dict(width=8, depth=1, epochs=16, n_train=30),
     variants={"plain": {"dropout": 0.1}, "wider": {"width": 32, "resize": 10}},
     replication=Replication("disjoint", 2, 2), n_validation=20, n_test=30, learning_curve=(),
 )  # fmt: skip
@@ -47,7 +48,7 @@ def test_a_variant_records_the_time_of_its_epochs_beside_those_of_the_baseline(t
 
     def fake(pair, replication, *, n_pairs, **others):
         asked.append([(config.width, dataset.image_shape[1]) for config, dataset in pair])
-        assert (replication.n_replicas, n_pairs) == (4, timing.N_PAIRS)
+        assert (replication.n_replicas, n_pairs) == (4, 2)
         return [[2.0, 3.0], [2.0, 3.0], [2.0, 4.0], [2.0, 3.0], [2.0, 2.0]]
 
     monkeypatch.setattr(training, "epoch_seconds", fake)
@@ -55,6 +56,20 @@ def test_a_variant_records_the_time_of_its_epochs_beside_those_of_the_baseline(t
     assert asked == [[(8, 8), (32, 10)]]  # each on images of its own size
     assert (final["epoch_seconds"], final["epoch_seconds_baseline"], final["n_timings"]) == (3.0, 2.0, 5)
     assert final["epoch_seconds_difference_lo"] < 1.0 < final["epoch_seconds_difference_hi"]
+    assert events == []
+
+
+@pytest.mark.parametrize(("epochs", "n_pairs"), [(1, 0), (15, 0), (16, 2), (24, 3), (40, 5), (1000, 5)])
+def test_timing_takes_a_third_of_the_epochs_of_a_training_at_the_most_or_a_little_more(epochs, n_pairs):
+    assert timing.pairs_of(TrialConfig(epochs=epochs)) == n_pairs
+    assert not n_pairs or 2 * (n_pairs + 1) <= 0.4 * epochs  # with the epoch of each that is not counted
+
+
+def test_a_short_training_is_not_timed(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "epoch_seconds", lambda *args, **options: pytest.fail("timed"))
+    short = dataclasses.replace(task("wider"), config=task("wider").config | {"epochs": 3})
+    final, events = outcome(tmp_path, short)
+    assert "epoch_seconds" not in final
     assert events == []
 
 
