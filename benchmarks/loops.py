@@ -130,10 +130,10 @@ def n_parameters(case: Case) -> int:
     return training.count_parameters(case.config, case.image_shape, N_CLASSES)
 
 
-def chosen_pack(case: Case, most: int, device: str) -> int:
-    """Return the size of pack that the lab chooses for `most` replicas."""
+def chosen_pack(case: Case, most: int, device: str, cache: int | None = None) -> int:
+    """Return the size of pack that the lab chooses for `most` replicas, here or with a cache of so many bytes."""
     network = models.build(case.config, case.image_shape, N_CLASSES)
-    return min(most, pack_size(network, torch.device(device)))
+    return min(most, pack_size(network, torch.device(device), cache=cache))
 
 
 def images(case: Case, n: int) -> tuple[np.ndarray, np.ndarray]:

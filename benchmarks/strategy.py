@@ -12,6 +12,7 @@ import torch
 from benchmarks import loops, records
 from benchmarks.loops import Case
 from lab.training.allocator import keep_freed_memory
+from lab.training.strategy import cache_bytes
 
 MLP_PACKS = (1, 4, 16, 32, 64, 128)
 CONVOLUTION_PACKS = (1, 2, 4, 8, 16)
@@ -58,7 +59,7 @@ def main(arguments: list[str] | None = None, folder: Path = records.FOLDER) -> i
     clock = "processor time, one thread" if options.device == "cpu" else "wall time"
     about = ABOUT.format(clock=clock, rounds=n_rounds, seconds=options.seconds, around=AROUND, minutes=options.minutes)
     name = "strategy" if options.device == "cpu" else f"strategy_{options.device}"
-    records.write(name, about, tables, records.machine(**loops.gpu(options.device)), folder)
+    records.write(name, about, tables, records.machine(cache_bytes=cache_bytes(), **loops.gpu(options.device)), folder)
     return 0
 
 

@@ -4,18 +4,35 @@ The rule is made from what benchmarks/strategy.py measures. It changes the time 
 by rounding alone: no replica sees another, in whichever packs they are.
 """
 
+import functools
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
 from lab.models import Network
 
 PACK_WEIGHTS = 2**23  # of a pack of perceptrons: with Adam's moments and the gradient four times as many values
-PACK_ACTIVATIONS = {"cnn": 2**20, "resnet": 2**19}  # of the widest maps of a pack of convolutional networks, one batch
+PACK_ACTIVATIONS = {
+    "cnn": 2,
+    "resnet": 1,
+}  # values of the widest maps of a pack, one batch, a byte of level-2 cache
+CACHE_FILE = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
+USUAL_CACHE = 2**19  # bytes, where the file is not there
 
 STATES = 7  # values a weight at the most: itself, gradient, two moments, mean, best so far, and one in passing
 SHARE = 0.8  # of the free memory of a GPU that a pack is meant to take: sizes are estimates
+
+
+@functools.cache
+def cache_bytes() -> int:
+    """Return the size of a core's second-level cache."""
+    try:
+        kibibytes = CACHE_FILE.read_text().strip().removesuffix("K")
+        return 2**10 * int(kibibytes) or USUAL_CACHE
+    except (OSError, ValueError):
+        return USUAL_CACHE
 
 
 def free_memory(device: torch.device) -> int:
@@ -43,18 +60,20 @@ def pack_size(
     free_memory: Callable[[torch.device], int] = free_memory,
     *,
     known: int | None = None,
+    cache: int | None = None,
 ) -> int:
     """Return the number of replicas that a pack should have, if there are as many.
 
-    `known` are the bytes of the features of one replica, if it is trained on those (lab.training.features).
+    `known` are the bytes of the features of one replica, if it is trained on those (lab.training.features); `cache`
+    those of the second-level cache, if not this machine's.
 
     On a GPU as many as its free memory has room for: should the estimate be too high, packs are halved when it runs
     out. On the CPU a power of two: a perceptron gains from company while a step is mostly calls, and loses when the
     pack outgrows the caches. A convolution is bound by arithmetic and memory: company pays while maps are small, and
-    less through the many layers of a residual network. There, one step of one replica took 11.1, 7.8, 4.6 and 2.7 ms in
-    packs of 1, 2, 4 and 16 at width 4 on 8 × 8 images (batch 32), 68, 50 and 49 ms in packs of 1, 2 and 4 at width 4
-    on 32 × 32 (batch 64), and 81, 89 and 90 ms at width 8 (processor time, least of 2 or 3 rounds, one of 2 shared
-    cores).
+    less through the many layers of a residual network. How far goes with the cache: with 2 MiB a core (Intel Xeon)
+    packs of four times the maps were best of those that were best on an AMD EPYC, where residual networks on 32 × 32
+    images took 68, 50 and 49 ms a step of one replica in packs of 1, 2 and 4 at width 4, and 81, 89 and 90 ms at width
+    8; on the Xeon see benchmarks/strategy.md.
     """
     if device.type == "cuda":
         return max(1, int(SHARE * free_memory(device)) // replica_bytes(network, known))
@@ -66,6 +85,6 @@ def pack_size(
     if only_head or all(len(parameter.shape) <= 2 for parameter in network.parameters):
         most = PACK_WEIGHTS // network.n_parameters
     else:
-        activations = PACK_ACTIVATIONS.get(network.config.family, PACK_ACTIVATIONS["cnn"])
+        activations = PACK_ACTIVATIONS.get(network.config.family, PACK_ACTIVATIONS["cnn"]) * (cache or cache_bytes())
         most = activations // (network.widest * network.config.batch_size)
     return 2 ** max(0, most.bit_length() - 1)

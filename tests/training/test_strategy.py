@@ -31,10 +31,27 @@ def test_the_rule_costs_a_tenth_more_than_the_best_that_was_measured_at_the_most
     """Loops over single networks and all sizes of pack; the table is benchmarks/strategy.md."""
     content = json.loads(TABLE.read_text())
     rows = {row["case"]: row for table in content["tables"].values() for row in table}
+    cache = content["machine"]["cache_bytes"]
     columns = {name: value for name, value in rows[case.name].items() if name.startswith(("loop", "pack"))}
-    chosen = chosen_pack(case, max(int(name.removeprefix("pack ")) for name in columns if name != "loop"), "cpu")
+    chosen = chosen_pack(case, max(int(name.removeprefix("pack ")) for name in columns if name != "loop"), "cpu", cache)
     times = {name: value for name, value in columns.items() if value is not None}
     assert times[f"pack {chosen}"] <= 1.1 * min(times.values())
+
+
+@pytest.mark.parametrize(("content", "size"), [("2048K\n", 2**21), ("0K", 2**19), ("", 2**19), (None, 2**19)])
+def test_the_cache_of_a_core_is_read_where_it_stands(tmp_path, monkeypatch, content, size):
+    if content is not None:
+        (tmp_path / "size").write_text(content)
+    monkeypatch.setattr(strategy, "CACHE_FILE", tmp_path / "size")
+    assert strategy.cache_bytes.__wrapped__() == size
+
+
+def test_packs_of_convolutions_grow_with_the_cache_and_perceptrons_do_not():
+    def sizes(**knobs):
+        return [strategy.pack_size(network(**knobs), torch.device("cpu"), cache=cache) for cache in (2**19, 2**21)]
+
+    assert sizes(family="cnn", width=8, batch_size=64) == [2, 8]
+    assert sizes(family="mlp", width=64, batch_size=64)[0] == sizes(family="mlp", width=64, batch_size=64)[1]
 
 
 # -- a GPU's memory, with an allocator that says what it has
