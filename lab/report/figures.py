@@ -124,7 +124,8 @@ def learning_parts(curve: pd.DataFrame, ahead: Mapping[str, pd.DataFrame] | None
         curve: `lab.analysis.learning_curve.learning_curve`.
         ahead: Part → table of `lab.analysis.learning_curve.extrapolate`, drawn dotted beyond the data.
     """
-    ahead = {part: table[table["extrapolated"]] for part, table in (ahead or {}).items()}
+    last = curve["n_train"].max()  # where the dotted lines begin, so that no gap is left
+    ahead = {part: table[table["n_train"] >= last] for part, table in (ahead or {}).items()}
     sizes = [*curve["n_train"], *(n for table in ahead.values() for n in table["n_train"])]
     axis = log_axis(sizes, "training examples (log scale)")
     fig = _parts(curve, "n_train", axis, ("bias_sq", "variance"), ahead=[v for t in ahead.values() for v in t["value"]])

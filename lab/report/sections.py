@@ -263,8 +263,8 @@ def more_data(page: Page) -> Section:
             f"{num(first['bias_sq'])} to {num(last['bias_sq'])}, variance from {num(first['variance'])} to "
             f"{num(last['variance'])}.",
             caption=f"The same runs. From {num(first['n_train'])} to {num(last['n_train'])} examples {page.bias} goes "
-            f"from {num(first['bias_sq'])} to {num(last['bias_sq'])}, variance from {num(first['variance'])} to "
-            f"{num(last['variance'])}.",
+            f"from {with_interval(first, 'bias_sq')} to {with_interval(last, 'bias_sq')}, variance from "
+            f"{with_interval(first, 'variance')} to {with_interval(last, 'variance')}.",
         ))  # fmt: skip
     blocks = panel(views)
     if not isinstance(ahead, Extrapolation):

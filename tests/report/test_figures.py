@@ -23,6 +23,14 @@ def test_stacked_parts_are_cut_off_at_zero_but_their_labels_keep_the_estimate(ma
     assert np.allclose(trace(fig, "risk, measured directly").y, curve["risk"], rtol=1e-4)
 
 
+def test_extrapolated_parts_begin_at_the_largest_measured_size_so_that_no_gap_is_left():
+    curve = pd.DataFrame({"n_train": [50, 100, 150], "bias_sq": [0.3, 0.2, 0.1], "variance": [0.2, 0.1, 0.05]})
+    ahead = pd.DataFrame({"n_train": [120, 150, 300], "value": [0.14, 0.1, 0.07], "lo": [0.1, 0.08, 0.05],
+                          "hi": [0.2, 0.12, 0.09], "extrapolated": [False, False, True]})  # fmt: skip
+    fig = figures.learning_parts(curve, {"bias_sq": ahead})
+    assert list(trace(fig, "bias² + noise, extrapolated").x) == [150, 300]
+
+
 def test_lines_show_negative_estimates_on_a_linear_axis_and_leave_them_out_of_a_log_one():
     table = pd.DataFrame({"epoch": [0, 1, 2], "n_train": [10, 20, 40], "bias_sq": [0.5, 0.2, -0.01]})
     table["variance"] = table["risk"] = 0.1
