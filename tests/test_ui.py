@@ -130,9 +130,14 @@ def gone(home, seconds=15.0):
 needs_proc = pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks for processes in /proc")
 
 
+def files_of(home):
+    """The files of a project, but those that SQLite keeps beside a database in its WAL mode while it is in use."""
+    return {path for path in home.root.rglob("*") if path.is_file() and not path.name.endswith((".db-wal", ".db-shm"))}
+
+
 @needs_proc
 def test_both_servers_show_the_study_and_stop_on_ctrl_c(home, ports):
-    files = {path for path in home.root.rglob("*") if path.is_file()}
+    files = files_of(home)
     with serving(home, ports) as process:
         mlflow_page, dashboard_page, _ = addresses(process)
         mlflow, dashboard = (page.split("/")[2] for page in (mlflow_page, dashboard_page))
@@ -169,7 +174,7 @@ def test_both_servers_show_the_study_and_stop_on_ctrl_c(home, ports):
         assert process.wait(15) == 0
         assert "Traceback" not in process.stderr.read()
     assert gone(home, 1)
-    assert {path for path in home.root.rglob("*") if path.is_file()} == files
+    assert files_of(home) == files
 
 
 @needs_proc
