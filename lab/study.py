@@ -6,6 +6,7 @@ heavy is imported by the command that needs it, so that --help and list answer a
 
 import argparse
 import contextlib
+import gc
 import json
 import os
 import shlex
@@ -380,4 +381,8 @@ def _decompose(args: argparse.Namespace) -> tuple[int, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_code = main()
+    # What the libraries keep in cycles is not searched for garbage at the end: 0.2 to 0.3 s of processor time after
+    # `main` in place of 1.1 to 1.3 s (n = 2 and 3, 2 busy CPU cores).
+    gc.freeze()
+    sys.exit(exit_code)
