@@ -187,3 +187,13 @@ def test_the_forest_of_knobs_shows_what_no_knob_explains_in_a_row_of_its_own(mad
     for target, name in (("bias_sq", "bias² + noise"), ("variance", "variance")):
         expected = table[table["target"] == target]["unexplained"].iloc[0]
         assert trace(fig, f"{name}: unexplained").x[0] == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_roc_curve_is_that_of_the_class_whose_area_stands_beside_it(made):
+    tables = made("healthy")[1]
+    fig = figures_classes.roc(tables.roc, tables.areas)
+    worst = tables.areas.iloc[0]
+    drawn = next(t for t in fig.data if t.name and t.name.endswith(f"(AUC {worst['auc']:.3f})"))
+    rows = tables.roc[tables.roc["class"] == worst["class"]]
+    assert len(drawn.y) == len(rows) < len(tables.roc)
+    assert np.allclose(np.asarray(drawn.y, dtype=float), rows["tpr"], atol=1e-3)
