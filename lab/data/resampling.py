@@ -236,7 +236,8 @@ def _describe_scheme(replication: Replication, n_train: int, n_pool: int) -> str
         each = f", {n_blocks} to a partition" if replication.n_partitions > 1 else ""
         return (
             f"{sets} are disjoint blocks of a pool of {n_pool:,}{each}, so the variance estimate is unbiased at this "
-            f"size. It holds for n = {n_train:,}: sizes above {n_pool // n_blocks:,} cannot be measured this way."
+            f"size. It holds for n = {n_train:,}: {n_blocks} blocks of more than {n_pool // n_blocks:,} do not "
+            "fit into the pool."
         )
     if scheme == "seeds":
         return (

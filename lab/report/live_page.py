@@ -30,7 +30,7 @@ def live_page(status: Mapping[str, Any], history: History | None, *, report_note
     explore = history.phase("explore") if history is not None else pd.DataFrame()
     context = {
         "study": status["study"], "question": status.get("question") or status["study"],
-        "state": _state(status, done, planned), "done": done, "planned": max(planned, done, 1),
+        "state": _state(status, done, planned, history), "done": done, "planned": max(planned, done, 1),
         "facts": _facts(status, explore, done, planned), "best": _best(explore, history),
         "charts": [] if history is None else [c for c in (_search_chart(explore), _curves_chart(history)) if c],
         "rows": _last_trials(explore, history), "report_note": report_note, "has_report": history is not None,
@@ -48,10 +48,11 @@ def live_page(status: Mapping[str, Any], history: History | None, *, report_note
     )
 
 
-def _state(status: Mapping[str, Any], done: int, planned: int) -> str:
+def _state(status: Mapping[str, Any], done: int, planned: int, history: History | None) -> str:
     if status.get("in_use"):
         return "running"
-    return "finished" if done >= planned else f"not running; to go on: {command('run', status['study'])}"
+    spec = None if history is None else history.spec
+    return "finished" if done >= planned else f"not running; to go on: {command('run', status['study'], spec=spec)}"
 
 
 def _facts(status: Mapping[str, Any], explore: pd.DataFrame, done: int, planned: int) -> list[tuple[str, str]]:

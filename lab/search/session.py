@@ -137,6 +137,7 @@ def run(
     from lab.data import check as data_check
 
     started = monotonic()
+    study = dataclasses.replace(study, n_trials=planned(study))  # what is stored, followed and reported
     home = home or Home()
     progress = progress or Progress()
     device = workers.choose_device(device, elsewhere=engine == "ray")
@@ -185,7 +186,7 @@ def run(
             coordinator.confirm()
             n_unpublished = results.finish(home)
         return Summary(
-            study=name, n_planned=planned(study), counts=coordinator.counts(), n_trained=coordinator.n_trained,
+            study=name, n_planned=study.n_trials, counts=coordinator.counts(), n_trained=coordinator.n_trained,
             n_resumed=coordinator.n_resumed, seconds=monotonic() - started, best=coordinator.best_dict(),
             confirmed=coordinator.confirmed, engine=engine_name, n_workers=n_workers, device=device,
             n_unpublished=n_unpublished, publish_error=publisher.error,
@@ -219,11 +220,13 @@ def _header(study: Study, name: str, device: str, engine_name: str, n_workers: i
     how = device + hands
     plan = study.replication
     n_replicas = f"{plan.n_replicas} to {plan.max_replicas}" if plan.grows else str(plan.n_replicas)
-    text = f"{name}: {planned(study)} trials × {n_replicas} replicas on {study.data} ({how})"
-    if study.sampler == "grid" and not study.variants and study.n_trials < grid_size(study.space):
-        text += f"; the whole grid has {grid_size(study.space)} points"
-    if planned(study) < len(study.variants):
-        text += f"; there are {len(study.variants)} variants, --trials {len(study.variants)} takes them all"
+    text = f"{name}: {study.n_trials} trials × {n_replicas} replicas on {study.data} ({how})"
+    if study.variants:
+        n, what = len(study.variants), "variants"
+    else:
+        n, what = grid_size(study.space) if study.sampler == "grid" else 0, "points of the grid"
+    if n:
+        text += f"; all {n} {what}" if study.n_trials == n else f"; of {n} {what}: --trials {n} takes them all"
     if coordinator.n_told:
         text += f"; resumed: {coordinator.n_told} done, {coordinator.n_resumed} taken up again"
     return text

@@ -236,6 +236,7 @@ def test_variants_that_are_not_measured_are_counted_with_the_way_to_them(home, c
     variants = {"baseline": {}, "wide": {"width": 32}, "narrow": {"width": 8}}
     run(toy(space={}, variants=variants, n_trials=2, learning_curve=()), home)
     assert "2 trials × 9 replicas" in (said := capsys.readouterr().err)
-    assert "there are 3 variants, --trials 3 takes them all" in said
-    run(toy(space={}, variants=variants, n_trials=3, learning_curve=()), home, name="all")
-    assert "takes them all" not in capsys.readouterr().err
+    assert "of 3 variants: --trials 3 takes them all" in said
+    run(toy(space={}, variants=variants, n_trials=40, learning_curve=()), home, name="all")
+    assert "3 trials × 9 replicas" in (said := capsys.readouterr().err)
+    assert "; all 3 variants" in said and "takes them all" not in said

@@ -6,7 +6,7 @@ import numpy as np
 import optuna
 import pytest
 
-from lab import workers
+from lab import search, workers
 from lab.search import samplers
 from lab.search.points import grid_point, grid_size, qmc_point
 from lab.spec import SAMPLERS, Choice, Float, Int
@@ -49,6 +49,8 @@ def test_a_grid_study_has_as_many_trials_as_its_grid_has_points(home):
     summary = run(toy(sampler="grid", space=space, n_trials=40, learning_curve=()), home)
     assert summary.n_planned == summary.counts["finished"] == 4
     assert len({tuple(sorted(t.params.items())) for t in stored(home)}) == 4
+    [row] = search.status(home)
+    assert row["n_planned"] == 4  # not 40: it is finished
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
