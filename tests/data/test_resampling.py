@@ -263,12 +263,16 @@ def test_seeds_share_one_training_set_and_the_confirmation_takes_another() -> No
     ("plan", "n_train", "phrases"),
     [
         (dict(scheme="fresh"), 150, ["8 training sets of 150 examples", "drawn anew"]),
-        (dict(scheme="disjoint"), 150, ["disjoint blocks of a pool of 1,200", "unbiased at this", "blocks of more than 150 do not fit"]),
+        (
+            dict(scheme="disjoint"),
+            150,
+            ["disjoint blocks of a pool of 1,200", "unbiased at", "blocks of more than 150 do not"],
+        ),
         (dict(scheme="subsample"), 300, ["m/N = 0.25", "share 75 examples", "1 − m/N = 75% of", "booked as bias²"]),
         (dict(scheme="subsample"), 1200, ["m/N = 1.00", "none of the variance from sampling"]),
         (dict(scheme="bootstrap"), 1200, ["63% of the examples", "duplicates count more than once"]),
         (dict(scheme="seeds", n_resamples=1), 150, ["share one training set of 150", "booked as bias²"]),
-        (dict(n_partitions=2), 150, ["4 to a partition", "above 300 cannot", "2 partitions are averaged"]),
+        (dict(n_partitions=2), 150, ["4 to a partition", "blocks of more than 300", "2 partitions are averaged"]),
         (dict(n_noise_draws=3), 150, ["3 independent draws of its label noise"]),
         (dict(stratified=True), 150, ["the pool's shares of the classes"]),
     ],
