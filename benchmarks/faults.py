@@ -179,6 +179,8 @@ def main(argv: list[str] | None = None, folder: Path = records.FOLDER) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--add", action="store_true", help="to the record of earlier runs, instead of replacing it")
     args = parser.parse_args(argv)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it to what it starts with "&"
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     earlier = _earlier(folder / "faults.json", args.seed) if args.add else None
     facts, started = records.machine(lab=_code()), time.monotonic()
     with _campaign(args.seed) as campaign:
