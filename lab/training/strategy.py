@@ -73,7 +73,7 @@ def pack_size(
     less through the many layers of a residual network. How far goes with the cache: with 2 MiB a core (Intel Xeon)
     packs of four times the maps were best of those that were best on an AMD EPYC, where residual networks on 32 × 32
     images took 68, 50 and 49 ms a step of one replica in packs of 1, 2 and 4 at width 4, and 81, 89 and 90 ms at width
-    8; on the Xeon see benchmarks/strategy.md.
+    8; for the Xeon see studies/LOG.md, 2026-11-26.
     """
     if device.type == "cuda":
         return max(1, int(SHARE * free_memory(device)) // replica_bytes(network, known))
