@@ -59,8 +59,10 @@ def artifact_folder(home: Home, study: str, run_id: str) -> Path:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, without passwords."""
-    text = masked(" ".join((str(error).strip() or type(error).__name__).splitlines()[0].split()))
+    """Return the first line of an error's message that says what is wrong, without passwords."""
+    lines = (str(error).strip() or type(error).__name__).splitlines()
+    said = [line for line in lines if not line.startswith("(raised as a result of")]  # SQLAlchemy: where, not what
+    text = masked(" ".join((said or lines)[0].split()))
     return text if len(text) <= 300 else text[:299] + "…"
 
 

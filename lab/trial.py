@@ -65,20 +65,19 @@ def _load_dataset(
 ) -> "Dataset":
     from lab.data import datasets
 
-    base = name.partition("[")[0]  # without the classes that are chosen of it, see lab.data.classes
-    own = base not in datasets.DATASETS and study_file is not None
-    if own:
+    base, own = name.partition("[")[0], None  # without the classes that are chosen of it, see lab.data.classes
+    if base not in datasets.NAMES and study_file is not None:
         from lab.study_file import load_module
 
-        loader = getattr(load_module(Path(study_file or "")), base, None)
-        if callable(loader) and base not in datasets.DATASETS:
-            datasets.register(base, loader)
+        own = getattr(load_module(Path(study_file)), base, None)
+        if callable(own):
+            datasets.register(base, own)  # in the place of what another study file has under that name
     try:
         return datasets.load(name, seed=seed, n_validation=n_validation, n_test=n_test, data_dir=data_dir)
     except LabError:
         raise
     except Exception as error:
-        if not own:
+        if not callable(own):
             raise
         raise DataError(f"data set {name!r} of {study_file}: {type(error).__name__}: {one_line(error)}") from error
 

@@ -181,6 +181,9 @@ def test_a_data_set_may_be_a_function_in_the_study_file(tmp_path):
         load_dataset(spec | {"data": "broken"}, study_file=str(path))
     with pytest.raises(SpecError, match="nowhere"):
         load_dataset(spec | {"data": "nowhere"}, study_file=str(path))
+    other = path.with_name("other.py")
+    other.write_text(path.read_text().replace("n_test=n_test", "n_test=5"))
+    assert len(load_dataset(spec | {"data": "mine", "n_test": 21}, study_file=str(other)).test.labels) == 5
 
 
 def test_a_pair_counts_diverged_replicas_in_their_proportion():

@@ -66,7 +66,8 @@ def test_the_table_of_other_losses_says_which_of_its_intervals_fall_short(monkey
     covers = {"cross_entropy": {"variance_init": {"8x4": [89.4, 95.2]}, "bias": {"8x4": [98.2, 99.6]}}}
     monkeypatch.setattr(coverage, "_table", lambda: SHORT | {"covers": covers})
     text = sections_more._short(pd.Series({"n_resamples": 8.0, "n_inits": 4.0}))
-    assert text == f" cross-entropy, variance init: {coverage.remark('variance_init', 8, 4, loss='cross_entropy')}."
+    remark = coverage.remark("variance_init", 8, 4, loss="cross_entropy")
+    assert text == f" Cross-entropy, variance from the seed: {remark}."
     assert sections_more._short(pd.Series({"n_resamples": 4.0, "n_inits": 4.0})) == ""
 
 
