@@ -13,11 +13,9 @@ import torch
 
 from lab.models import Network
 
-PACK_WEIGHTS = 2**23  # of a pack of perceptrons: with Adam's moments and the gradient four times as many values
-PACK_ACTIVATIONS = {
-    "cnn": 2,
-    "resnet": 1,
-}  # values of the widest maps of a pack, one batch, a byte of level-2 cache
+PACK_WEIGHTS = 2**22  # of a pack of perceptrons: with Adam's moments and the gradient four times as many values
+PACK_VALUES = {"cnn": 2.4, "resnet": 1.0}  # of a pack's widest maps, one batch, a byte of level-2 cache; for a cnn with
+# what training keeps of its weights: small maps of many channels have more weights than values
 CACHE_FILE = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
 USUAL_CACHE = 2**19  # bytes, where the file is not there
 
@@ -85,6 +83,7 @@ def pack_size(
     if only_head or all(len(parameter.shape) <= 2 for parameter in network.parameters):
         most = PACK_WEIGHTS // network.n_parameters
     else:
-        activations = PACK_ACTIVATIONS.get(network.config.family, PACK_ACTIVATIONS["cnn"]) * (cache or cache_bytes())
-        most = activations // (network.widest * network.config.batch_size)
+        values = network.widest * network.config.batch_size
+        values += 0 if network.config.family == "resnet" else STATES * network.n_parameters
+        most = int(PACK_VALUES.get(network.config.family, PACK_VALUES["cnn"]) * (cache or cache_bytes())) // values
     return 2 ** max(0, most.bit_length() - 1)
