@@ -54,27 +54,36 @@ def rounds(seconds: float) -> Iterator[int]:
         number, longest = number + 1, max(longest, time.monotonic() - began)
 
 
-def write(name: str, about: str, tables: Mapping[str, Rows], facts: Mapping[str, Any], folder: Path = FOLDER) -> None:
+def write(
+    name: str,
+    about: str,
+    tables: Mapping[str, Rows],
+    facts: Mapping[str, Any],
+    folder: Path = FOLDER,
+    flags: str = "",
+) -> None:
     """Write <name>.json and <name>.md.
 
     Args:
-        name: Of the benchmark.
+        name: Of the benchmark; what follows "_" tells a run with flags apart.
         about: What was measured and how, for who reads the table: n, what is compared with what.
         tables: Title → rows, all of the same columns.
         facts: From `machine`.
         folder: Where to.
+        flags: Of the command that made the result.
     """
     content = {"benchmark": name, "machine": dict(facts), "about": about}
     content |= {"tables": {title: [dict(row) for row in rows] for title, rows in tables.items()}}
     (folder / f"{name}.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    (folder / f"{name}.md").write_text(markdown(name, about, tables, facts), encoding="utf-8")
+    (folder / f"{name}.md").write_text(markdown(name, about, tables, facts, flags), encoding="utf-8")
     print(f"written: {folder / name}.json and .md", file=sys.stderr)
 
 
-def markdown(name: str, about: str, tables: Mapping[str, Rows], facts: Mapping[str, Any]) -> str:
+def markdown(name: str, about: str, tables: Mapping[str, Rows], facts: Mapping[str, Any], flags: str = "") -> str:
     """Return the page of a benchmark."""
     said = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in facts.items() if value is not None)
-    parts = [f"# {name}", f"`python -m benchmarks.{name}`", about, f"Measured: {said}."]
+    command = f"python -m benchmarks.{name.partition('_')[0]} {flags}".strip()
+    parts = [f"# {name}", f"`{command}`", about, f"Measured: {said}."]
     for title, rows in tables.items():
         parts += [f"## {title}", table(rows)]
     return "\n\n".join(parts) + "\n"

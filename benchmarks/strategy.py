@@ -58,8 +58,9 @@ def main(arguments: list[str] | None = None, folder: Path = records.FOLDER) -> i
         tables.setdefault(case.family, []).append(row(case, least[case], options.device))
     clock = "processor time, one thread" if options.device == "cpu" else "wall time"
     about = ABOUT.format(clock=clock, rounds=n_rounds, seconds=options.seconds, around=AROUND, minutes=options.minutes)
-    name = "strategy" if options.device == "cpu" else f"strategy_{options.device}"
-    records.write(name, about, tables, records.machine(cache_bytes=cache_bytes(), **loops.gpu(options.device)), folder)
+    is_cpu, facts = options.device == "cpu", records.machine(cache_bytes=cache_bytes(), **loops.gpu(options.device))
+    name, flags = ("strategy", "") if is_cpu else (f"strategy_{options.device}", f"--device {options.device}")
+    records.write(name, about, tables, facts, folder, flags)
     return 0
 
 

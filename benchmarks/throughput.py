@@ -165,7 +165,8 @@ def main(arguments: list[str] | None = None, folder: Path = records.FOLDER) -> i
     tables: dict[str, list[dict[str, object]]] = {}
     for case in grid:
         tables.setdefault(case.family, []).append(row(case, rounds[case]))
-    records.write("throughput" if is_cpu else f"throughput_{options.device}", about, tables, facts, folder)
+    name, flags = ("throughput", "") if is_cpu else (f"throughput_{options.device}", f"--device {options.device}")
+    records.write(name, about, tables, facts, folder, flags)
     return 0
 
 

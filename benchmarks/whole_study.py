@@ -86,5 +86,5 @@ def main(*, quick: bool, folder: Path) -> int:
     other = 1 - share["training"] - share["evaluation"]
     about = ABOUT.format(wall=wall, inline=inline, looks=total, every=1e3 * EVERY, other=other)
     rows = [{"part": part, "seconds": inline * value, "share": value} for part, value in share.items()]
-    records.write("throughput_study", about, {"One process": rows}, facts, folder)
+    records.write("throughput_study", about, {"One process": rows}, facts, folder, flags="--study")
     return code
