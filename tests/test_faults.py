@@ -56,10 +56,10 @@ def home(base, request):
 
 POINTS = {
     "kill": [f"{place}:{k}" for k in (1, 2, 3, 4) for place in PLACES if k == 1 or place in OFTEN],
-    "raise": [
-        f"{place}:{k}" for k in (1, 2) for place in PLACES if place not in IN_TRAINING and (k == 1 or place in OFTEN)
+    "raise": [f"{p}:{k}" for k in (1, 2, 3, 4) for p in PLACES if p not in IN_TRAINING and (k == 1 or p in OFTEN)],
+    "enospc": [
+        f"{p}:{k}" for k in (1, 2, 3, 4) for p in PLACES if not p.startswith("checkpoint") and (k == 1 or p in OFTEN)
     ],
-    "enospc": [place for place in PLACES if not place.startswith("checkpoint")],
 }
 
 
