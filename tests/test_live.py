@@ -127,15 +127,21 @@ def test_it_answers_this_machine_under_its_own_name_only_and_knows_no_other_page
         get(address)
 
 
-def test_an_error_of_the_study_stands_on_the_page_and_passes(project, port, monkeypatch):
-    home, _ = project
-    whole = search.status
+@pytest.fixture
+def locked(monkeypatch):
+    """Have the study's database locked, until what is returned is called."""
 
     def broken(home, name):
         raise StorageError("the database is <locked>")
 
+    whole = search.status
     monkeypatch.setattr(search, "status", broken)
     monkeypatch.setattr(live, "LOOK_EVERY", 0.1)
+    return lambda: monkeypatch.setattr(search, "status", whole)
+
+
+def test_an_error_of_the_study_stands_on_the_page_and_passes(project, port, locked):
+    home, _ = project
     with serving(STUDY, home, port) as address:
 
         def said():
@@ -146,28 +152,21 @@ def test_an_error_of_the_study_stands_on_the_page_and_passes(project, port, monk
                     return error.read().decode()
 
         assert when(lambda: "the database is &lt;locked&gt;" in said())
-        monkeypatch.setattr(search, "status", whole)
+        locked()
         assert when(lambda: "0 of 4" in said())
 
 
 @pytest.mark.browser
 def test_a_browser_that_comes_too_early_gets_the_page_by_itself_and_can_read_its_charts_on_a_phone(
-    project, port, browser, monkeypatch
+    project, port, browser, locked
 ):
     home, publish = project
     publish(3)
-    whole = search.status
-
-    def broken(home, name):
-        raise StorageError("the database is locked")
-
-    monkeypatch.setattr(search, "status", broken)
-    monkeypatch.setattr(live, "LOOK_EVERY", 0.2)
     with serving(STUDY, home, port) as address:
         page = browser.new_page(viewport={"width": 390, "height": 800})
         page.goto(address)
-        page.get_by_text("the database is locked").wait_for()
-        monkeypatch.setattr(search, "status", whole)
+        page.get_by_text("the database is <locked>").wait_for()
+        locked()
         page.get_by_text("3 of 4").first.wait_for()
         boxes = page.evaluate("""() => [...document.querySelectorAll("svg.chart text")].map((t) => {
           const [box, frame] = [t.getBoundingClientRect(), t.ownerSVGElement.getBoundingClientRect()];
