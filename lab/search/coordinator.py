@@ -23,7 +23,7 @@ from lab.progress import Progress, best_text
 from lab.pruning import Rival
 from lab.search import ledger
 from lab.search.results import Results
-from lab.search.samplers import SEQUENTIAL, planned, suggest
+from lab.search.samplers import SEQUENTIAL, suggest
 from lab.search.trials import ask
 from lab.spec import Replication, Study
 from lab.storage import Home
@@ -48,7 +48,7 @@ class Coordinator:
         self.study, self.common, self.home, self.stored = study, common, home, results.stored
         self.results, self.engine, self.progress, self.n_classes = results, engine, progress, n_classes
         self.deadline = deadline  # on the clock of time.monotonic: no explore trial is begun after it
-        self.n_planned = planned(study)
+        self.n_planned = study.n_trials
         self.n_trained = self.n_resumed = 0
         self.confirmed: str | None = None
         self._queue: deque[Task] = deque()
