@@ -210,7 +210,8 @@ def linear(x_RBF: Tensor, weight_RFG: Tensor, bias_RG: Tensor) -> Tensor:
 
     Where `placed` has said where the gradient of the weight belongs, it is computed there.
     """
-    if getattr(weight_RFG, "place", None) is not None and torch.is_grad_enabled():
+    is_placed = getattr(weight_RFG, "place", None) is not None and torch.is_grad_enabled()
+    if is_placed and not torch.is_autocast_enabled("cpu"):  # which knows no products into a given place
         y: Tensor = _PlacedLinear.apply(x_RBF, weight_RFG, bias_RG)
         return y
     return torch.baddbmm(bias_RG.unsqueeze(1), x_RBF, weight_RFG)

@@ -27,10 +27,10 @@ def test_both_switches_of_tf32_are_set_and_put_back(precision):
     assert switches() == before
 
 
-@pytest.mark.parametrize("family", ["mlp", "cnn"])
-def test_bfloat16_is_close_to_float32_and_weights_stay_float32(family):
+@pytest.mark.parametrize(("family", "width"), [("mlp", 8), ("mlp", 128), ("cnn", 8)])
+def test_bfloat16_is_close_to_float32_and_weights_stay_float32(family, width):
     dataset = load("digits", seed=0, n_test=40, n_validation=20)
-    config = TrialConfig(family=family, width=8, epochs=3, n_train=30, batch_size=8, norm="batch", dropout=0.1)
+    config = TrialConfig(family=family, width=width, epochs=3, n_train=30, batch_size=8, norm="batch", dropout=0.1)
     found, states = {}, []
     for precision in PRECISIONS:
         *_, last = training.fit(
