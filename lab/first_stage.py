@@ -92,7 +92,7 @@ def folder(task: Task, home: Home) -> Path:
     dataset = dataset_of(dict(task.spec), data_dir=task.data_dir, study_file=task.study_file)
     dataset = transforms.at_side(dataset, config.resize)
     config = dataclasses.replace(config, n_train=min(config.n_train, len(dataset.pool)))
-    first_init = task.first_init // wanted["n_seeds"] * wanted["n_seeds"]
+    first_init = -(-task.first_init // wanted["n_seeds"]) * wanted["n_seeds"]  # none that an earlier block had
     what = {
         "config": dataclasses.asdict(config), "data": dataset.digest, "seed": task.spec["seed"],
         "first_init": first_init, "n_seeds": wanted["n_seeds"], "lab": lab.__version__, "device": task.device,
@@ -110,10 +110,11 @@ def folder(task: Task, home: Home) -> Path:
 
 def tidy(home: Home) -> None:
     """Forget what went wrong in earlier runs, as a run tries once more, and what they left half-written."""
-    for path in (home.mlruns / "pretrained").glob(f"*{FAILED}"):
-        path.unlink(missing_ok=True)
-    for name in ("pretrained", "features"):
-        storage.sweep(home.mlruns / name)
+    with storage.disk_errors("what earlier runs left of pre-training cannot be removed"):
+        for path in (home.mlruns / "pretrained").glob(f"*{FAILED}"):
+            path.unlink(missing_ok=True)
+        for name in ("pretrained", "features"):
+            storage.sweep(home.mlruns / name)
 
 
 def _is_there(target: Path) -> bool:
@@ -128,9 +129,11 @@ def _is_there(target: Path) -> bool:
 @contextlib.contextmanager
 def _failures_kept(target: Path, dataset: "Dataset") -> Iterator[None]:
     """Keep an error that the next trial would meet too; one of the disk, the memory or the data may be gone by then."""
+    import torch
+
     try:
         yield
-    except (OSError, MemoryError):
+    except (OSError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         if isinstance(error, LabError) and not isinstance(error, SpecError):

@@ -275,13 +275,12 @@ def made_once(home: Home, name: str) -> Iterator[Callable[[], None]]:
         sign = inside(home.locks, name + ".sign")
     last, since = _stamp(sign), time.monotonic()
     while not lock.is_locked:
-        try:
+        with disk_errors(f"cannot lock {name}"), contextlib.suppress(Timeout):
             lock.acquire(timeout=min(1.0, STILL_SECONDS), poll_interval=0.05)
-        except Timeout:
-            if _stamp(sign) != last:
-                last, since = _stamp(sign), time.monotonic()
-            if time.monotonic() - since > STILL_SECONDS:
-                break
+        if _stamp(sign) != last:
+            last, since = _stamp(sign), time.monotonic()
+        if not lock.is_locked and time.monotonic() - since > STILL_SECONDS:
+            break
     try:
         yield sign.touch
     finally:

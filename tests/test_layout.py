@@ -31,6 +31,7 @@ OWNERS = {
         "lab/workers/",
         "lab/trial.py",
         "lab/course.py",
+        "lab/first_stage.py",
         "lab/outcome.py",
     ),
     "torchvision": ("lab/data/", "lab/models/pretrained.py"),

@@ -329,6 +329,15 @@ def test_who_is_stopped_while_making_something_keeps_nobody_waiting(home, holder
     assert (home.locks / "thing.sign").exists()  # it is the other's to remove
 
 
+def test_a_lock_that_the_disk_refuses_is_an_error_of_the_storage(home, monkeypatch):
+    def refused(self, *_, **__):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refused)
+    with pytest.raises(StorageError, match="cannot lock thing: No locks available"), storage.made_once(home, "thing"):
+        pass
+
+
 def test_who_goes_on_making_something_is_waited_for(home, holder, monkeypatch):
     monkeypatch.setattr(storage, "STILL_SECONDS", 0.5)
     other = holder(20)

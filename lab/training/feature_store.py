@@ -1,7 +1,7 @@
 """Features on the disk, which trials share: a trunk of torchvision takes longer than what is trained on it.
 
 One safetensors file a start, training set and set of images. Its name begins with a digest of all that the features
-follow from (the images as the blocks see them, the frozen weights, the architecture, the edition of torch), and ends
+follow from (the images, the frozen weights, the architecture, the editions of lab, torch and torchvision), and ends
 with the sha256 of its content, which is compared before anything is parsed. Whatever goes wrong here, the features are
 computed as if there were no store.
 
@@ -10,6 +10,7 @@ Shape suffixes: N examples.
 
 import contextlib
 import hashlib
+import importlib.metadata
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -18,6 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+import lab
 from lab.models import Network
 from lab.pretraining import ARCHITECTURE
 from lab.storage import temporary_of, write_synced
@@ -78,7 +80,8 @@ def key_of_weights(network: Network, weights: Mapping[str, Tensor]) -> str:
     """Return a digest of the frozen blocks of one replica, weights (1, *shape), and of what computes them."""
     options = {name: getattr(network.config, name) for name in (*ARCHITECTURE, "precision")}
     device = next(iter(weights.values())).device.type
-    edition = [torch.__version__, torch.get_num_threads(), device, network.n_frozen, options]
+    editions = [lab.__version__, torch.__version__, importlib.metadata.version("torchvision")]
+    edition = [*editions, torch.get_num_threads(), device, network.n_frozen, options]
     sha = hashlib.sha256(json.dumps(edition, sort_keys=True).encode())
     for name in sorted(filter(network.is_frozen, weights)):
         sha.update(name.encode())

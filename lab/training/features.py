@@ -7,6 +7,7 @@ of one start share what the blocks make of validation and test images.
 Shape suffixes: R replicas, S some of them, G groups that share features, N examples, B batch.
 """
 
+import copy
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -91,10 +92,13 @@ class Features:
         The name of the training images is "train".
         """
         if name not in self._of:
-            group_R = self._by_set_R if name == "train" or self._is_standardised else self._by_start_R
+            group_R = self._by_set_R if self._is_by_set(name) else self._by_start_R
             values_GN = self._computed(n, group_R, view, images)
             self._of[name] = None if values_GN is None else Known(values_GN, group_R)
         return self._of[name]
+
+    def _is_by_set(self, name: str) -> bool:
+        return name == "train" or self._is_standardised
 
     def _computed(self, n: int, group_R: Tensor, view: View, images: Images) -> Tensor | None:
         network, groups = view.network, group_R.tolist()
@@ -128,19 +132,18 @@ class Features:
 
     def keep(self, rows_S: Tensor) -> None:
         """Go on with these replicas alone."""
-        of_which = {name: known is not None and known.group_R is self._by_set_R for name, known in self._of.items()}
         by_set, self._by_set_R = torch.unique(self._by_set_R.index_select(0, rows_S), return_inverse=True)
         by_start, self._by_start_R = torch.unique(self._by_start_R.index_select(0, rows_S), return_inverse=True)
         self._keys = {}  # starts have other numbers now
         for name, known in self._of.items():
             if known is not None:
-                left, group_S = (by_set, self._by_set_R) if of_which[name] else (by_start, self._by_start_R)
+                left, group_S = (by_set, self._by_set_R) if self._is_by_set(name) else (by_start, self._by_start_R)
                 values_GN = known.values_GN if len(left) == len(known.values_GN) else known.values_GN[left]
                 self._of[name] = Known(values_GN, group_S)
 
     def take(self, rows_S: Tensor) -> "Features":
         """Return those of these replicas."""
-        taken = Features(self._by_start_R, self._by_set_R, is_standardised=self._is_standardised, store=self._store)
-        taken._by_set_R, taken._by_start_R, taken._of = self._by_set_R, self._by_start_R, dict(self._of)
+        taken = copy.copy(self)
+        taken._of = dict(self._of)
         taken.keep(rows_S)
         return taken

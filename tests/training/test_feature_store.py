@@ -85,6 +85,13 @@ def test_what_they_follow_from_is_what_they_are_found_by(train, seen, change, di
     assert changed == train(features_in=None, **change)
 
 
+def test_another_edition_of_the_lab_computes_them_anew(train, seen, monkeypatch):
+    train()
+    monkeypatch.setattr("lab.__version__", "0.0.0")
+    train()
+    assert sum(seen) == 2 * IMAGES
+
+
 def test_a_damaged_file_is_not_used_and_replaced(train, seen, tmp_path):
     whole = train()
     for path in (tmp_path / "f").iterdir():
