@@ -6,8 +6,8 @@ lab.pruning for the rule.
 Shape suffixes: D resamples.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,6 +44,7 @@ class Pruned:
         p_value: Of the test.
         seconds: Of training.
         n_parameters: Of its network.
+        start: As of a trial that was trained whole.
     """
 
     replication: Grid
@@ -52,6 +53,7 @@ class Pruned:
     p_value: float
     seconds: float
     n_parameters: int
+    start: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def reason(self) -> str:

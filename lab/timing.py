@@ -8,12 +8,14 @@ the most, half of them the baseline's; trainings of fewer than 16 epochs are not
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab.errors import one_line
 from lab.knobs import TrialConfig
 from lab.replication import Replication
 from lab.task import Task
+from lab.trained import LEVEL
 
 if TYPE_CHECKING:
     from lab.data.pool import Dataset
@@ -43,6 +45,8 @@ def measured(
     plan: Replication,
     trained_on: Callable[[Task], tuple[TrialConfig, "Dataset"]],
     note: Callable[[str], None],
+    *,
+    features_in: Path | None = None,
 ) -> Mapping[str, float]:
     """Return the seconds of an epoch of all replicas, see `lab.analysis.paired.paired_seconds`; empty without a pair.
 
@@ -51,8 +55,9 @@ def measured(
         plan: Its replicas.
         trained_on: Task → its configuration, with the weights that it starts from, and its data set, in its size.
         note: Told why the time could not be taken, which is no reason for a trial to fail.
+        features_in: As of `lab.training.fit`.
     """
-    from lab import outcome, training
+    from lab import training
     from lab.analysis.paired import paired_seconds
 
     baseline, n_pairs = baseline_of(task), pairs_of(TrialConfig.from_dict(task.config))
@@ -60,9 +65,10 @@ def measured(
         return {}
     try:
         seconds_K2 = training.epoch_seconds(
-            (trained_on(baseline), trained_on(task)), plan, seed=task.spec["seed"], n_pairs=n_pairs, device=task.device
+            (trained_on(baseline), trained_on(task)), plan, seed=task.spec["seed"], n_pairs=n_pairs, device=task.device,
+            features_in=features_in,
         )  # fmt: skip
     except Exception as error:
         note(f"the time of an epoch was not taken: {type(error).__name__}: {one_line(error)}")
         return {}
-    return paired_seconds(seconds_K2, level=outcome.LEVEL)
+    return paired_seconds(seconds_K2, level=LEVEL)

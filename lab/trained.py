@@ -48,6 +48,7 @@ class Trained:
     growth: "Growth | None" = None
     weights: Mapping[str, np.ndarray] = field(default_factory=dict)  # at the end, see lab.training.scores.Evaluation
     timed: Mapping[str, float] = field(default_factory=dict)  # of a variant, see lab.timing
+    start: Mapping[str, Any] = field(default_factory=dict)  # the digest of the weights that it began with, their number
 
     @property
     def probabilities_DINC(self) -> np.ndarray:

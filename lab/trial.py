@@ -122,7 +122,7 @@ def evaluate_together(tasks: Sequence[Task], home: Home, *, tick: Callable[[], N
     if found is None:
         return [evaluate(task, home, tick=tick) for task in tasks]
     return [
-        _write(task, home, dataset, started, events, functools.partial(lambda trained: trained, trained))
+        _write(task, home, dataset, started, [*events], functools.partial(lambda trained: trained, trained))
         for task, dataset, trained in zip(tasks, datasets, found, strict=True)
     ]
 
@@ -137,17 +137,17 @@ def _write(
 ) -> Path:
     """Write the outcome of a trial, whatever comes of training it; `events` is read afterwards."""
     files: dict[str, bytes] = {}
-    start: dict[str, Any] = {}
+    start: Mapping[str, Any] = {}
     status, reason, n_parameters, plan = "finished", None, None, task.replication
     try:
         trained = train()
-        n_parameters, plan = trained.n_parameters, trained.replication
-        start = _start(task, home)
+        n_parameters, plan, start = trained.n_parameters, trained.replication, trained.start
         if isinstance(trained, Pruned):
             status, reason = "pruned", trained.reason
             files["pruned.json"] = outcome.as_json(trained.to_dict())
         else:
-            timed = timing.measured(task, plan, functools.partial(_trained_on, home=home), events.append)
+            trained_on = functools.partial(_trained_on, home=home)
+            timed = timing.measured(task, plan, trained_on, events.append, features_in=_features(home))
             files |= outcome.results(task, dataset, dataclasses.replace(trained, timed=timed), note=events.append)
             status = "diverged" if trained.snapshots[-1].diverged_R.any() else "finished"
     except _Infeasible as error:
@@ -160,7 +160,7 @@ def _write(
         status, reason = "failed", f"{type(error).__name__}: {one_line(error)}"
         files["error.txt"] = traceback.format_exc().encode()
     files["environment.json"] = outcome.as_json(outcome.environment(task.device) | {"events": events})
-    files["config.json"] = outcome.as_json(outcome.request(task, dataset, plan, n_parameters) | start)
+    files["config.json"] = outcome.as_json(outcome.request(task, dataset, plan, n_parameters) | {**start})
     directory = spool.write_outcome(
         home, task.study, task.phase, task.number, files,
         status=status, reason=reason, attempt=task.attempt, started=started, finished=time.time(),
@@ -194,11 +194,22 @@ class _Infeasible(Exception):
 def _train(
     task: Task, dataset: "Dataset", home: Home, tick: Callable[[], None] | None, on_event: Callable[[str], None]
 ) -> Trained | Pruned:
-    from lab import training
-
     own_families.register(str(task.config["family"]), task.study_file)
     with _feasible():
         config = _config(task, home)
+        start = _start(config)
+    return dataclasses.replace(_trained_from(config, task, dataset, home, tick, on_event), start=start)
+
+
+def _trained_from(
+    config: TrialConfig,
+    task: Task,
+    dataset: "Dataset",
+    home: Home,
+    tick: Callable[[], None] | None,
+    on_event: Callable[[str], None],
+) -> Trained | Pruned:
+    from lab import training
 
     def fit(part: Rectangle, resume: "State | None", on_epoch: "OnEpoch") -> Iterator[Any]:
         plan = task.replication.grid(part.n_resamples, part.n_inits)
@@ -206,7 +217,7 @@ def _train(
             config, dataset, plan, seed=task.spec["seed"], first_resample=task.first_resample + part.first_resample,
             first_init=task.first_init + part.first_init, first_noise=task.first_noise,
             n_evaluations=task.spec["n_evaluations"], device=task.device, keep_weights=weights.are_kept(task.phase),
-            resume=resume, on_epoch=on_epoch, on_event=on_event, features_in=home.mlruns / "features",
+            resume=resume, on_epoch=on_epoch, on_event=on_event, features_in=_features(home),
         )  # fmt: skip
         for step in _begun(steps):
             yield step
@@ -242,9 +253,13 @@ def _trained_on(task: Task, home: Home) -> "tuple[TrialConfig, Dataset]":
     return _config(task, home), _dataset(task)
 
 
-def _start(task: Task, home: Home) -> dict[str, Any]:
-    """Return the digest and the number of the networks that a trained trial started from, if there were any."""
-    config = _config(task, home)
+def _features(home: Home) -> Path:
+    """Return the folder where trials leave to each other what frozen trunks make of images."""
+    return home.mlruns / "features"
+
+
+def _start(config: TrialConfig) -> dict[str, Any]:
+    """Return the digest and the number of the networks that a trial starts from, if there are any."""
     if not config.weights:
         return {}
     start = weights.given(config.weights)
@@ -318,22 +333,24 @@ def _train_together(
         for j, of_task in enumerate(kept):
             of_task.offer(functools.partial(written, state, j))
 
+    starts = [_start(job.config) for job in jobs]
     steps: list[Any] = []
     for steps in training.fit_many(
         jobs, dataset, seed=task.spec["seed"], n_evaluations=task.spec["n_evaluations"], device=task.device,
-        on_epoch=offer, on_event=on_event, features_in=home.mlruns / "features",
+        on_epoch=offer, on_event=on_event, features_in=_features(home),
     ):  # fmt: skip
         for course, step, of_task in zip(courses, steps, datasets, strict=True):
             course.add(step, of_task.test, task.replication)
         _passed(tick)
     n_parameters = training.count_parameters(jobs[0].config, dataset.image_shape, dataset.n_classes)
     n_replicas = sum(t.replication.n_replicas for t in tasks)
-    return [
+    found = [
         _trained(
             n_parameters, course, step, of_task, t.replication, course.seconds() * t.replication.n_replicas / n_replicas
         )
         for t, course, step, of_task in zip(tasks, courses, steps, datasets, strict=True)
     ]
+    return [dataclasses.replace(trained, start=start) for trained, start in zip(found, starts, strict=True)]
 
 
 def _passed(tick: Callable[[], None] | None) -> None:

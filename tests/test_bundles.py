@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from lab import search, spool, training, trial, workers
+from lab import outcome, search, spool, training, trial, workers
 from lab.course import Course
 from lab.knobs import TrialConfig
 from lab.spec import Choice, Float, Replication, Study
@@ -153,6 +153,12 @@ def test_what_happened_on_the_way_is_in_the_outcome(tmp_path, monkeypatch):
     for folder in evaluate_together([task(0), task(1)], Home(tmp_path)):
         [event] = spool.read_outcome(folder).json("environment.json")["events"]
         assert "halved" in event
+    with monkeypatch.context() as patch:  # and what happens to one of them is not in those of the others
+        patch.setattr(outcome, "results", lambda t, *_, note, results=outcome.results, **__: (
+            note(f"trial {t.number} alone"), results(t, *_, note=note, **__))[1])  # fmt: skip
+        for number, folder in zip((3, 4), evaluate_together([task(3), task(4)], Home(tmp_path)), strict=True):
+            _, event = spool.read_outcome(folder).json("environment.json")["events"]
+            assert event == f"trial {number} alone"
     [folder] = evaluate_together([task(2)], Home(tmp_path))
     assert spool.read_outcome(folder).json("environment.json")["events"] == []
 

@@ -1,18 +1,21 @@
 """A study of two stages: networks learn other data first, once, and replicas start from them."""
 
+import contextlib
 import dataclasses
 import itertools
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from lab import first_stage, history, models, own_families, search, study_file, training, weights
 from lab.data.datasets import load
-from lab.errors import SpecError
+from lab.errors import SpecError, StorageError
 from lab.replication import Grid
 from lab.spec import Choice, Pretraining, Replication, Study
 from lab.storage import Home
@@ -94,23 +97,26 @@ def test_networks_are_trained_once_an_architecture(tmp_path, monkeypatch):
     assert calls.count("digits[5-9]") == 3
 
 
-def test_a_confirmation_starts_from_networks_that_the_search_never_saw(tmp_path):
-    """Seeds 3 to 5 of it are the first that no trial of three seeds has had; networks come in twos here."""
-    study, home = two_stages(fixed=SMALL | dict(weights="pretraining", new_head=True, frozen=1.0)), Home(tmp_path)
+@pytest.mark.parametrize(("n_seeds", "start_of"), [(2, {3: 5, 4: 4, 5: 5}), (4, {3: 7, 4: 4, 5: 5})])
+def test_a_confirmation_starts_from_networks_that_the_search_never_saw(tmp_path, n_seeds, start_of):
+    """Seeds 3 to 5 of it are the first that no trial of three seeds has had; networks come in twos or fours."""
+    first = dataclasses.replace(FIRST, n_seeds=n_seeds)
+    fixed = SMALL | dict(weights="pretraining", new_head=True, frozen=1.0)
+    study, home = two_stages(pretraining=first, fixed=fixed), Home(tmp_path)
     trained(study, home, where=dict(phase="explore"))
     (searched,) = kept(home)
     folder = trained(study, home, where=dict(first_resample=2, first_init=3))
     networks = kept(home)
     assert len(networks) == 2
-    assert [row["init"] for row in networks.pop(searched)["replicas"]] == [0, 1]
+    assert [row["init"] for row in networks.pop(searched)["replicas"]] == [*range(n_seeds)]
     ((digest, index),) = networks.items()
-    assert [row["init"] for row in index["replicas"]] == [2, 3]
+    assert [row["init"] for row in index["replicas"]] == [*range(4, 4 + n_seeds)]
     assert json.loads((folder / "config.json").read_text())["weights_digest"] == digest
     replicas, record = weights.unpacked((folder / weights.FILE).read_bytes())
     (path,) = (p for p in (home.mlruns / "pretrained").iterdir() if weights.read(p).digest == digest)
     starts = {row["init"]: tensors for row, tensors in zip(index["replicas"], weights.read(path).replicas, strict=True)}
     for tensors, row in zip(replicas, record["replicas"], strict=True):
-        expected = starts[{3: 3, 4: 2, 5: 3}[row["init"]]]
+        expected = starts[start_of[row["init"]]]
         np.testing.assert_array_equal(tensors["hidden0.weight"], expected["hidden0.weight"])
 
 
@@ -191,6 +197,28 @@ def test_pretraining_that_failed_is_not_tried_again_in_the_next_trial_but_in_the
     found = manifest(trained(two_stages(), home))
     assert found["status"] == "finished", found["reason"]
     assert [path.name for path in (home.mlruns / "pretrained").iterdir() if path.is_file()] == []
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("no room"), OSError(28, "no space")])
+def test_a_lack_of_memory_or_disk_is_not_kept_for_the_next_trial(tmp_path, monkeypatch, error):
+    study, home = two_stages(), Home(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(weights, "as_torch", lambda *_, **__: (_ for _ in ()).throw(error))
+        with contextlib.suppress(StorageError):
+            assert manifest(trained(study, home))["status"] == "failed"
+    assert manifest(trained(study, home))["status"] == "finished"
+
+
+def test_a_trial_keeps_which_networks_it_began_with_though_they_go_while_it_trains(tmp_path, monkeypatch):
+    def fit(*args: Any, fit: Any = training.fit, **options: Any) -> Any:
+        yield from fit(*args, **options)
+        if not options["keep_weights"] or args[1].name == "digits[5-9]":
+            shutil.rmtree(tmp_path / "mlruns" / "pretrained")
+
+    monkeypatch.setattr(training, "fit", fit)
+    folder = trained(two_stages(), Home(tmp_path))
+    assert manifest(folder)["status"] == "finished"
+    assert len(json.loads((folder / "config.json").read_text())["weights_digest"]) == 64
 
 
 def test_a_run_begins_by_forgetting_what_failed_and_what_was_left_half_written(tmp_path):

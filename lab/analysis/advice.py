@@ -213,7 +213,7 @@ def _switch_on(case: Case) -> Iterator[Action]:
         n += 1
         own = table[table["variant"] == row["variant"]].set_index("term")["difference"]
         parts = f"{case.bias_name} {signed(own['bias_sq'])}, variance {signed(own['variance'])}"
-        if "epoch_time" in own:
+        if "epoch_time" in own and "epochs" not in (knobs or {}):
             parts += f"; an epoch takes {num(1 + own['epoch_time'])} times as long"
         change = Estimate(row["difference"], row["lo"], row["hi"])
         name = str(row["variant"]).replace("_", " ")

@@ -66,7 +66,7 @@ def interventions(page: Page) -> Section | None:
         for end, suffix in (("difference", ""), ("lo", "_lo"), ("hi", "_hi")):
             flat[f"times{suffix}"] = 1 + wide["epoch_time"][end].to_numpy()
         show.append(("times", "time of an epoch, of the baseline's"))
-    elif "seconds" in wide:
+    if "seconds" in wide:
         flat["whole"] = (wide["seconds"]["value"] / wide["seconds"]["baseline"]).to_numpy()
         show.append(("whole", "time of the whole training, of the baseline's (n = 1)"))
     numbers = table_view(
@@ -86,8 +86,8 @@ def _pairs(table: pd.DataFrame) -> str:
         return ""
     return (
         f"Time of an epoch: {n.iloc[0]:g} epochs of the baseline and of the technique by turns, without evaluation; "
-        "an ensemble of M takes M times as long by its nature. That early stopping saves epochs does not show. What "
-        "whole trainings took, measured once and beside other work, is in interventions.csv as “seconds”."
+        "an ensemble of M takes M times as long by its nature. That a technique trains for more epochs, or stops "
+        "early, shows only in the time of the whole training, which was taken once and beside other work."
     )
 
 

@@ -4,7 +4,8 @@ Shape suffixes: R replicas of the crew, S some of them, N examples, B batch, K b
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,8 +14,9 @@ from torch import Tensor
 
 from lab import seeds
 from lab.data import corruption
-from lab.data.pool import Pool
+from lab.data.pool import Dataset, Pool
 from lab.models import Network
+from lab.training import features, strategy
 from lab.training.attacks import Attack
 from lab.training.augment import Augmentation
 from lab.training.averaging import Averaging, recalibrated
@@ -283,3 +285,38 @@ def rows_of(state: State, rows_S: Tensor) -> dict[str, Tensor]:
 def part(state: State, prefix: str) -> dict[str, Tensor]:
     """Return the entries whose names begin so, without that beginning."""
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def crews_of(
+    network: Network,
+    members: Members,
+    sets: TrainingSets,
+    dataset: Dataset,
+    *,
+    seed: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    pack_size: int | None = None,
+    resume: State | None = None,
+    on_event: Callable[[str], None] | None = None,
+    features_in: Path | None = None,
+) -> list[Crew]:
+    """Return the replicas in the packs that they are trained in; arguments as of `fit_many`."""
+    sizes = [sets.n_train, len(dataset.validation), len(dataset.test)]
+    store = None if features_in is None else FeatureStore(features_in)
+    known = features.n_bytes(network, dataset.image_shape, sizes)
+    if network.why_alone is not None and not (network.is_head_alone and known) and on_event is not None:
+        family = network.config.family
+        on_event(f"family {family}: its replicas are trained one after the other, because {network.why_alone}")
+    return [
+        Crew(network, members.take(rows), sets, seed=seed, device=device, dtype=dtype, store=store)
+        for rows in _crew_rows(len(members), pack_size or strategy.pack_size(network, device, known=known), resume)
+    ]
+
+
+def _crew_rows(n_replicas: int, pack_size: int, resume: State | None) -> list[np.ndarray]:
+    """Return which replicas form a crew: as they did when the state was taken, else packs of about equal size."""
+    if resume is None:
+        return np.array_split(np.arange(n_replicas), -(-n_replicas // pack_size))
+    n_crews = sum(name.endswith(".places") for name in resume)
+    return [resume[f"crew{k}.places"].numpy() for k in range(n_crews)]

@@ -17,10 +17,9 @@ from lab.data.pool import Dataset
 from lab.fusion import shape_of
 from lab.knobs import TrialConfig
 from lab.spec import Replication
-from lab.training import features, health, strategy
-from lab.training.crew import Crew, State, part, rows_of
+from lab.training import health
+from lab.training.crew import Crew, State, crews_of, part, rows_of
 from lab.training.evaluation import Measured, evaluate, evaluation_epochs
-from lab.training.feature_store import FeatureStore
 from lab.training.job import Job
 from lab.training.members import Members, enlist
 from lab.training.moment import Moment
@@ -114,15 +113,10 @@ def fit_many(
     config, target = jobs[0].config, torch.device(device)
     network = models.build(config, dataset.image_shape, dataset.n_classes)
     sets, members = enlist(jobs, dataset, seed, target, dtype)
-    sizes = [sets.n_train, len(dataset.validation), len(dataset.test)]
-    store = None if features_in is None else FeatureStore(features_in)
-    known = features.n_bytes(network, dataset.image_shape, sizes)
-    if network.why_alone is not None and not (network.is_head_alone and known) and on_event is not None:
-        on_event(f"family {config.family}: its replicas are trained one after the other, because {network.why_alone}")
-    crews = [
-        Crew(network, members.take(rows), sets, seed=seed, device=target, dtype=dtype, store=store)
-        for rows in _crew_rows(len(members), pack_size or strategy.pack_size(network, target, known=known), resume)
-    ]
+    crews = crews_of(
+        network, members, sets, dataset, seed=seed, device=target, dtype=dtype, pack_size=pack_size, resume=resume,
+        on_event=on_event, features_in=features_in,
+    )  # fmt: skip
     scores = [Scores(job.shape, keep_weights=job.keep_weights) for job in jobs]
     if resume is not None:
         assert len(jobs) == 1
@@ -149,14 +143,6 @@ def fit_many(
                 crews[k : k + 1] = _halved(crews[k], on_event)
         crews = [crew for crew in crews if len(crew)]
         yield [of_job.at(epoch, at_end=epoch == config.epochs) for of_job in scores]
-
-
-def _crew_rows(n_replicas: int, pack_size: int, resume: State | None) -> list[np.ndarray]:
-    """Return which replicas form a crew: as they did when the state was taken, else packs of about equal size."""
-    if resume is None:
-        return np.array_split(np.arange(n_replicas), -(-n_replicas // pack_size))
-    n_crews = sum(name.endswith(".places") for name in resume)
-    return [resume[f"crew{k}.places"].numpy() for k in range(n_crews)]
 
 
 def _trained_to(

@@ -8,6 +8,7 @@ there libraries choose their kernels, and features of frozen blocks are computed
 import dataclasses
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,8 +18,8 @@ from lab import models
 from lab.data.pool import Dataset
 from lab.knobs import TrialConfig
 from lab.spec import Replication
-from lab.training import loop, strategy
-from lab.training.crew import Crew
+from lab.training import loop
+from lab.training.crew import crews_of
 from lab.training.job import Job
 from lab.training.members import enlist
 from lab.training.precision import arithmetic
@@ -31,18 +32,20 @@ def epoch_seconds(
     seed: int,
     n_pairs: int,
     device: str = "cpu",
+    features_in: Path | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> NDArray[np.float64]:
     """Return the seconds of `n_pairs` epochs of both configurations, each on its data set, shape (n_pairs, 2).
 
-    They go a b, b a, a b …, so that a machine that gets slower or faster evenly favours neither.
+    They go a b, b a, a b …, so that a machine that gets slower or faster evenly favours neither. `features_in` is as
+    of `lab.training.fit`.
 
     Raises:
         ValueError: A configuration cannot be built, or its training sets cannot be drawn.
         torch.OutOfMemoryError: The device's memory does not suffice for both.
     """
     target = torch.device(device)
-    epochs = [_epoch(config, dataset, replication, seed, n_pairs, target) for config, dataset in pair]
+    epochs = [_epoch(config, dataset, replication, seed, n_pairs, target, features_in) for config, dataset in pair]
     for epoch in epochs:
         epoch()
     seconds = np.empty((n_pairs, 2))
@@ -55,17 +58,21 @@ def epoch_seconds(
 
 
 def _epoch(
-    config: TrialConfig, dataset: Dataset, replication: Replication, seed: int, n_pairs: int, device: torch.device
+    config: TrialConfig,
+    dataset: Dataset,
+    replication: Replication,
+    seed: int,
+    n_pairs: int,
+    device: torch.device,
+    features_in: Path | None,
 ) -> Callable[[], None]:
     """Return a function that takes all replicas through their next epoch and waits until that is done."""
     config = dataclasses.replace(config, epochs=max(config.epochs, n_pairs + 1))
     network = models.build(config, dataset.image_shape, dataset.n_classes)
     sets, members = enlist([Job(config, replication)], dataset, seed, device, torch.float32)
-    size = strategy.pack_size(network, device)
-    crews = [
-        Crew(network, members.take(rows), sets, seed=seed, device=device, dtype=torch.float32)
-        for rows in np.array_split(np.arange(len(members)), -(-len(members) // size))
-    ]
+    crews = crews_of(
+        network, members, sets, dataset, seed=seed, device=device, dtype=torch.float32, features_in=features_in
+    )  # fmt: skip
 
     def epoch() -> None:
         with arithmetic(config.precision, device):

@@ -107,7 +107,7 @@ def test_the_variance_from_redrawn_labels_has_a_section_of_its_own_where_it_was_
     outline = Outline(without_bundle(render(history, tables)))
     [section] = [text for attrs, text in outline.all("section") if attrs["id"] == "labels"]
     told = " ".join(section.replace("\u00a0", " ").split())
-    assert "It is largest with 40 % of the labels redrawn and width 64: another draw alone" in told
+    assert "With 40 % of the labels redrawn and width 64, the most that was tried, another draw alone" in told
     assert "a variance of 0.154 [0.114, 0.234], 38 % of all of it." in told  # 0.4 · 64 / 1000 · (0 + 1 + 2 + 3) of 0.4
     figure = labels_variance(tables.noisy_labels, ["width"])
     assert [trace.name for trace in figure.data if trace.name] == ["width 16", "width 64"]

@@ -10,7 +10,7 @@ import torch
 from lab.data.datasets import load
 from lab.knobs import TrialConfig
 from lab.spec import Replication
-from lab.training import epoch_seconds, fit, loop
+from lab.training import epoch_seconds, fit, loop, strategy
 
 SMALL = TrialConfig(width=6, depth=1, epochs=3, n_train=21, batch_size=8)
 PLAN = Replication("disjoint", 2, 2)
@@ -48,6 +48,22 @@ def test_it_takes_the_steps_of_a_training_also_beyond_its_last_epoch_and_draws_n
     assert seconds_K2.shape == (3, 2)
     assert (seconds_K2 > 0).all()
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize("change", [{}, dict(family="cnn", frozen=1.0)])
+def test_the_packs_are_those_of_fit(digits, monkeypatch, change):
+    sizes, own = [], strategy.pack_size
+
+    def asked(*args, **options):
+        sizes.append(own(*args, **options))
+        return sizes[-1]
+
+    monkeypatch.setattr(strategy, "pack_size", asked)
+    config = dataclasses.replace(SMALL, **change)
+    list(fit(config, digits, PLAN, seed=3, n_evaluations=2))
+    epoch_seconds(((config, digits), (config, digits)), PLAN, seed=3, n_pairs=1)
+    assert len(sizes) == 3
+    assert len(set(sizes)) == 1
 
 
 def test_the_steps_are_those_of_fit(digits, monkeypatch):
