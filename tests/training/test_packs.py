@@ -188,7 +188,7 @@ def test_steps_that_read_their_tables_at_a_counter_are_the_same_steps(digits, mo
             super().keep(stays_R)
             self.graphs = graphs.Graphs(torch.device("cpu"), capture)
 
-    monkeypatch.setattr(loop, "Crew", Counted)
+    monkeypatch.setattr(crew, "Crew", Counted)
     for found, wanted in zip(train(jobs, digits), expected, strict=True):
         for first, second in zip(found, wanted, strict=True):
             same_bits(first, second)
@@ -239,7 +239,6 @@ def test_memory_that_runs_out_later_costs_no_evaluation_and_no_bit(digits, monke
             super().__init__(*args, **options)
             self.saves = True
 
-    monkeypatch.setattr(loop, "Crew", Saving)
     monkeypatch.setattr(crew, "Crew", Saving)
     monkeypatch.setattr(loop, "_differentiate", sometimes)
     events = []

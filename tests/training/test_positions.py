@@ -15,7 +15,7 @@ from lab.data.datasets import load
 from lab.data.pool import Dataset, Pool
 from lab.knobs import TrialConfig
 from lab.spec import Replication
-from lab.training import evaluation, loop
+from lab.training import crew, evaluation
 
 SMALL = TrialConfig(width=6, depth=2, epochs=1, n_train=15, batch_size=7, learning_rate=0.03)
 PLAN = Replication(scheme="bootstrap", n_resamples=5, n_inits=3)
@@ -43,7 +43,7 @@ def digits():
 def trained(config, digits, monkeypatch, order, pack_size, dtype):
     """Train the 15 replicas in packs of this size, in this order; return the last evaluation."""
     crews = np.split(np.array(order), len(order) // pack_size)
-    monkeypatch.setattr(loop, "_crew_rows", lambda n_replicas, most, resume: crews)
+    monkeypatch.setattr(crew, "_crew_rows", lambda n_replicas, most, resume: crews)
     *_, last = training.fit(config, digits, PLAN, seed=1, n_evaluations=1, keep_weights=True, dtype=dtype)
     return last
 
