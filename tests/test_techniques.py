@@ -24,12 +24,23 @@ def rows_of(text):
     return [cells for cells in lines if cells[0] != "technique" and set(cells[0]) != {"-"}]
 
 
+def measured_of(name):
+    """What stands in the README between the marks of a study: its caption and its table."""
+    return SECTION.partition(f"<!-- techniques: {name} -->")[2].partition("<!-- end -->")[0]
+
+
+def number_in(cell):
+    """The estimate of a cell such as "**−2.1 [−3.0, −1.2]**"."""
+    return float(cell.strip("*").split(" ")[0].replace("−", "-"))
+
+
 @pytest.fixture
 def table():
     changes = {
         "calm_0.5": (-0.021, -0.03, -0.012),
         "ensemble_of_2_seeds": (-0.03, -0.05, -0.01),
         "odd": (0.01, -0.02, 0.04),
+        "wild": (0.05, 0.02, 0.08),
     }
     rows = []
     for variant, (difference, lo, hi) in changes.items():
@@ -46,15 +57,16 @@ def table():
 
 
 def test_a_table_is_in_the_order_of_gains_and_bold_where_chance_does_not_explain_them(table):
-    knobs = {"baseline": {}, "calm_0.5": {"dropout": 0.5}, "odd": {"family": "cnn", "width": 16}}
+    knobs = {"baseline": {}, "calm_0.5": {"dropout": 0.5}, "odd": {"family": "cnn", "width": 16}, "wild": {"l1": 0.1}}
     text = techniques.markdown(table, knobs, "mlp")
-    ensemble, calm, odd = rows_of(text)
+    ensemble, calm, odd, wild = rows_of(text)
     assert ensemble[:3] == ["ensemble of 2 seeds", techniques.ENSEMBLE, "analysis/interventions.py"]
     assert ensemble[3:] == ["**−3.0 [−5.0, −1.0]**", "0", "−3.0 [−5.0, −1.0]", "2"]
     assert calm[:4] == ["calm", "`dropout=0.5`", "training/dropout.py", "**−2.1 [−3.0, −1.2]**"]
     assert calm[-1] == "1.50 [1.40, 1.62]"
     assert odd[1:4] == ["`family=cnn, width=16`", "models/cnn.py", "+1.0 [−2.0, +4.0]"]
-    assert "Of 3 techniques 2 lowered the risk, 0 raised it, and of 1 it cannot be said" in text
+    assert wild[3] == "**+5.0 [+2.0, +8.0]**"
+    assert "Of 4 techniques 2 lowered the risk, 1 raised it, and of 1 it cannot be said" in text
     assert "n = 32 replicas a row (8 training sets × 4 seeds), 100 test images" in text
 
 
@@ -70,7 +82,7 @@ def test_a_table_goes_between_its_marks_and_nothing_else_changes():
 @pytest.mark.parametrize("name", STUDIES)
 def test_the_readme_has_a_row_for_every_technique_of_the_study_as_it_is_now(name):
     study = STUDIES[name]
-    rows = rows_of(SECTION.partition(f"<!-- techniques: {name} -->")[2].partition("<!-- end -->")[0])
+    rows = rows_of(measured_of(name))
     ensembles = 2 if study.replication.n_inits >= 8 else 1
     wanted = sorted(
         f"`{', '.join(f'{k}={techniques._value(v)}' for k, v in knobs.items())}`"
@@ -83,8 +95,26 @@ def test_the_readme_has_a_row_for_every_technique_of_the_study_as_it_is_now(name
         lo, hi = re.findall(r"[+−]?\d[\d.]*", row[3])[1:]
         if "0.0" not in (lo[1:], hi[1:]):  # such an end may lie on either side of 0
             assert row[3].startswith("**") == (lo[0] == hi[0])
-    differences = [float(row[3].strip("*").split(" ")[0].replace("−", "-")) for row in rows]
+    differences = [number_in(row[3]) for row in rows]
     assert differences == sorted(differences)
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_caption_counts_the_rows_of_its_table_that_are_bold(name):
+    text = measured_of(name)
+    counts = re.search(r"Of (\d+) techniques (\d+) lowered the risk, (\d+) raised it, and of (\d+) it cannot", text)
+    changes = [row[3] for row in rows_of(text)]
+    lower, higher = (sum(change.startswith(f"**{sign}") for change in changes) for sign in "−+")
+    assert [int(n) for n in counts.groups()] == [len(changes), lower, higher, len(changes) - lower - higher]
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_risk_is_bias_with_noise_and_variance_in_every_row_and_of_the_baseline(name):
+    text = measured_of(name)
+    (baseline,) = re.findall(r"risk is ([\d.]+), of which bias² \+ noise ([\d.]+) and variance ([\d.]+)", text)
+    for risk, bias, variance in [baseline, *[row[3:6] for row in rows_of(text)]]:
+        # each of the three is rounded by up to 0.05
+        assert number_in(risk) == pytest.approx(number_in(bias) + number_in(variance), abs=0.15 + 1e-9)
 
 
 def test_every_knob_stands_in_the_tables_of_the_readme():
