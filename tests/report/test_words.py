@@ -41,17 +41,26 @@ def test_parts_that_are_not_clear_of_each_other_may_rise_or_fall_and_a_dip_betwe
         "risk": [0.5, 0.2, 0.3], "bias_sq": [0.3, 0.1, 0.1], "variance": [0.2, 0.16, 0.21],
         "n_parameters": [10, 20, 30], "width": [1, 2, 3], "depth": [1, 1, 1],
     }).assign(capacity=[1, 2, 3], capacity_name="width", n_trials=1, key="k", number=0, noise=float("nan"))  # fmt: skip
+
+    def told_of(curve):
+        section = sections.capacity(Page(history, dataclasses.replace(tables, capacity=curve, threshold=2.0)))
+        return section, " ".join(block.content for block in section.blocks if block.kind == "note")
+
     for part in ("risk", "bias_sq", "variance"):
         curve = curve.assign(**{f"{part}_lo": curve[part] - 0.05, f"{part}_hi": curve[part] + 0.05})
-    section = sections.capacity(Page(history, dataclasses.replace(tables, capacity=curve, threshold=2.0)))
+    section, notes = told_of(curve)
     assert section.answer.endswith("bias² + noise falls, and variance may rise or fall.")
-    for ends, said in (((0.2, 0.02, 0.21), "falls and rises again"), ((0.1, 0.35, 0.12), "rises and falls again")):
+    assert "variance from 0.200 [0.150, 0.250] to 0.210 [0.160, 0.260] (lowest at 20 parameters" in notes
+    assert "highest at" not in notes  # that is an end
+    for ends, said, bend in (
+        ((0.2, 0.02, 0.21), "falls and rises again", "lowest"), ((0.1, 0.35, 0.12), "rises and falls again", "highest"),
+        ((0.1, 0.2, 0.35), "rises", None), ((0.35, 0.2, 0.1), "falls", None),
+    ):  # fmt: skip
         turned = curve.assign(variance=ends)
         turned = turned.assign(variance_lo=turned["variance"] - 0.05, variance_hi=turned["variance"] + 0.05)
-        answer = sections.capacity(Page(history, dataclasses.replace(tables, capacity=turned))).answer
-        assert answer.endswith(f"and variance {said}.")
-    notes = " ".join(block.content for block in section.blocks if block.kind == "note")
-    assert "variance from 0.200 [0.150, 0.250] to 0.210 [0.160, 0.260] (lowest at 20 parameters" in notes
+        section, told = told_of(turned)
+        assert section.answer.endswith(f"and variance {said}.")
+        assert [word for word in ("lowest", "highest") if f"{word} at " in told] == [bend] * (bend is not None)
     assert "at most 1\u00a0% from width 2 on" in notes
 
 
