@@ -7,6 +7,7 @@ import pytest
 
 from lab import growth, search, spool, storage
 from lab.errors import SpecChanged, SpecError, StorageError, StudyInUse
+from lab.progress import Progress
 from lab.search import database as databases
 from lab.search import session
 from lab.search.points import qmc_point
@@ -47,6 +48,20 @@ def test_a_finished_study_trains_nothing_and_a_grown_one_only_what_is_new(home):
     assert {key: after[key] for key in before} == before
     assert run(toy(n_trials=5), home).n_trained == 0
     assert len(stored(home)) == 9
+
+
+@pytest.mark.parametrize(("n_trials", "n_total"), [(2, 3), (3, 3), (5, 5)])
+def test_the_total_of_what_is_shown_counts_the_trials_that_are_stored_beyond_a_plan_cut_since(home, n_trials, n_total):
+    begun = []
+
+    class Kept(Progress):
+        def begin(self, **counts):
+            begun.append(counts)
+            super().begin(**counts)
+
+    run(toy(n_trials=3), home)
+    run(toy(n_trials=n_trials), home, progress=Kept())
+    assert begun == [dict(n_done=3, n_total=n_total + 2)]  # the confirmation, and half of its examples
 
 
 @pytest.mark.parametrize(
