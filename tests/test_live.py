@@ -10,6 +10,7 @@ import pytest
 from lab import live, search
 from lab.errors import StorageError
 from lab.live import Watch, serving
+from lab.report.live_page import live_page
 from lab.tracking import Tracker
 from tests import builders
 
@@ -72,6 +73,17 @@ def test_it_begins_before_the_first_trial_and_follows_the_study(project):
     watch._next_report = 0.0
     watch.look()
     assert "finished" in text_of(watch) and text_of(watch, "/report.html") != first
+
+
+@pytest.mark.parametrize(
+    ("n_planned", "done", "bar", "fact"),
+    [(4, 2, (4, 2), "2 of 4"), (2, 3, (3, 3), "3 of 3"), (None, 0, (1, 0), "0 of 0")],
+)
+def test_no_more_trials_are_done_than_there_are_and_a_bar_has_an_end(n_planned, done, bar, fact):
+    status = {"study": STUDY, "n_planned": n_planned, "counts": {"finished": done}}
+    page = live_page(status, None, report_note="")
+    assert '<progress max="{}" value="{}"'.format(*bar) in page
+    assert f"<dd>{fact}: " in page
 
 
 def test_the_report_is_not_made_again_before_it_is_time_nor_without_news(project, monkeypatch):

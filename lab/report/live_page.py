@@ -26,11 +26,12 @@ def live_page(status: Mapping[str, Any], history: History | None, *, report_note
         report_note: What to say of the partial report.
     """
     script = template_text("live.js")
-    planned, done = int(status.get("n_planned") or 0), sum(status["counts"].values())
+    done = sum(status["counts"].values())
+    planned = max(int(status.get("n_planned") or 0), done)  # the plan may have been cut since
     explore = history.phase("explore") if history is not None else pd.DataFrame()
     context = {
         "study": status["study"], "question": status.get("question") or status["study"],
-        "state": _state(status, done, planned, history), "done": done, "planned": max(planned, done, 1),
+        "state": _state(status, done, planned, history), "done": done, "planned": max(planned, 1),
         "facts": _facts(status, explore, done, planned), "best": _best(explore, history),
         "charts": [] if history is None else [c for c in (_search_chart(explore), _curves_chart(history)) if c],
         "rows": _last_trials(explore, history), "report_note": report_note, "has_report": history is not None,
