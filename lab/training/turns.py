@@ -67,6 +67,7 @@ def _epoch(
     features_in: Path | None,
 ) -> Callable[[], None]:
     """Return a function that takes all replicas through their next epoch and waits until that is done."""
+    # a schedule is defined for the steps of its training alone
     config = dataclasses.replace(config, epochs=max(config.epochs, n_pairs + 1))
     network = models.build(config, dataset.image_shape, dataset.n_classes)
     sets, members = enlist([Job(config, replication)], dataset, seed, device, torch.float32)

@@ -10,7 +10,7 @@ import torch
 from lab.data.datasets import load
 from lab.knobs import TrialConfig
 from lab.spec import Replication
-from lab.training import epoch_seconds, fit, loop, strategy
+from lab.training import epoch_seconds, fit, loop, optimizers, strategy
 
 SMALL = TrialConfig(width=6, depth=1, epochs=3, n_train=21, batch_size=8)
 PLAN = Replication("disjoint", 2, 2)
@@ -41,13 +41,21 @@ def test_they_go_by_turns_and_what_slows_evenly_favours_neither(digits, monkeypa
 
 
 @pytest.mark.parametrize("change", [{"norm": "batch", "averaging": "swa"}, {"adversarial": "fgsm", "patience": 1}])
-def test_it_takes_the_steps_of_a_training_also_beyond_its_last_epoch_and_draws_nothing_from_it(digits, change):
+def test_it_takes_the_steps_of_a_training_of_fewer_epochs_too_and_draws_nothing_from_it(digits, monkeypatch, change):
+    asked, rate = [], optimizers.learning_rate
+
+    def noted(config, step, n_steps):
+        asked.append((step, n_steps))
+        return rate(config, step, n_steps)
+
+    monkeypatch.setattr(optimizers, "learning_rate", noted)
     config = dataclasses.replace(SMALL, epochs=1, **change)
     before = torch.random.get_rng_state()
     seconds_K2 = epoch_seconds(((SMALL, digits), (config, digits)), PLAN, seed=0, n_pairs=3)
     assert seconds_K2.shape == (3, 2)
     assert (seconds_K2 > 0).all()
     assert torch.equal(before, torch.random.get_rng_state())
+    assert all(step < n_steps for step, n_steps in asked)  # a schedule has no steps beyond its end
 
 
 @pytest.mark.parametrize("change", [{}, dict(family="cnn", frozen=1.0)])
