@@ -248,6 +248,28 @@ def test_networks_that_another_wrote_meanwhile_stay_as_they_are(tmp_path):
     assert weights.read(tmp_path / "w").replicas[0]["a"].tolist() == [2, 2, 2]
 
 
+def test_a_trial_starts_from_the_networks_that_another_wrote_while_it_trained_its_own(tmp_path, monkeypatch):
+    trained(two_stages(), Home(tmp_path / "first"))
+    (made,) = (tmp_path / "first" / "mlruns" / "pretrained").iterdir()
+    home, index = Home(tmp_path / "second"), json.loads((made / weights.INDEX).read_text())
+    doubled = [{name: 2 * value for name, value in tensors.items()} for tensors in weights.read(made).replicas]
+
+    def fit(config: Any, dataset: Any, *args: Any, whole: Any = training.fit, **options: Any) -> Any:
+        yield from whole(config, dataset, *args, **options)
+        if dataset.name == "digits[0-4]":
+            rows = [{"replica": row["replica"], "init": row["init"]} for row in index["replicas"]]
+            weights.write(home.mlruns / "pretrained" / made.name, doubled, rows, {})
+
+    (home.mlruns / "pretrained").mkdir(parents=True)
+    monkeypatch.setattr(training, "fit", fit)
+    folder = trained(two_stages(), home)
+    ((digest, _),) = kept(home).items()
+    assert digest != weights.read(made).digest
+    for name, value in weights.read(home.mlruns / "pretrained" / made.name).replicas[1].items():
+        np.testing.assert_array_equal(value, doubled[1][name])
+    assert json.loads((folder / "config.json").read_text())["weights_digest"] == digest
+
+
 def test_a_study_goes_on_when_its_pretraining_breaks(tmp_path, monkeypatch):
     fit, _ = breaking(RuntimeError("no such kernel"))
     monkeypatch.setattr(training, "fit", fit)
