@@ -209,6 +209,19 @@ def test_a_lack_of_memory_or_disk_is_not_kept_for_the_next_trial(tmp_path, monke
     assert manifest(trained(study, home))["status"] == "finished"
 
 
+def test_networks_that_did_not_fit_in_memory_are_trained_by_the_next_trial(tmp_path, monkeypatch):
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("no room")
+
+    study, home = two_stages(), Home(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(training.loop, "_differentiate", full)
+        first = manifest(trained(study, home))
+    assert first["status"] == "failed"
+    assert "one replica does not fit" in first["reason"]
+    assert manifest(trained(study, home))["status"] == "finished"
+
+
 def test_a_trial_keeps_which_networks_it_began_with_though_they_go_while_it_trains(tmp_path, monkeypatch):
     def fit(*args: Any, fit: Any = training.fit, **options: Any) -> Any:
         yield from fit(*args, **options)

@@ -10,26 +10,33 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from lab.analysis.decomposition import decompose
 from lab.replication import Replication
 from lab.spec import Study
 from lab.storage import Home
 from lab.task import Task
+from lab.training import loop
 from lab.trial import evaluate
 
 # weights of 0 stay 0 behind ReLUs, so only the biases of the output learn: the class frequencies
 BIASES_ALONE = dict(init_gain=0.0, optimizer="sgd", learning_rate=0.1, momentum=0.0, batch_size=60)
 
 
-def outcome(tmp_path: Path, replication: Replication, data: str = "digits", **knobs: Any) -> dict[str, Any]:
-    """Train one trial; return its JSON files and its arrays by name."""
+def evaluated(tmp_path: Path, replication: Replication, data: str = "digits", **knobs: Any) -> tuple[Path, dict]:
+    """Train one trial; return the folder of its outcome and the JSON files in it by name."""
     fixed = dict(width=8, depth=1, epochs=4, n_train=60, learning_rate=0.01) | knobs
     study = Study(question="?", data=data, fixed=fixed, replication=replication, n_validation=30, n_test=50)
     config = dataclasses.asdict(study.config({}))
     task = Task(study="s", spec=json.loads(json.dumps(study.to_dict())), phase="explore", number=0, config=config)
     folder = evaluate(task, Home(tmp_path))
-    files = {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
+    return folder, {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
+
+
+def outcome(*args: Any, **knobs: Any) -> dict[str, Any]:
+    """Train one trial, which is to finish; return its JSON files and its arrays by name."""
+    folder, files = evaluated(*args, **knobs)
     assert files["manifest"]["status"] == "finished", files["manifest"]["reason"]
     with np.load(io.BytesIO((folder / "predictions.npz").read_bytes()), allow_pickle=False) as arrays:
         return files | dict(arrays) | {"probabilities_DINC": np.exp(arrays["log_probabilities_DINC"])}
@@ -128,3 +135,22 @@ def test_estimates_from_several_partitions_are_the_means_of_those_from_each(tmp_
         assert final[term] == pytest.approx(np.mean([getattr(half, term) for half in halves]), rel=1e-6)
     whole = decompose(got["probabilities_DINC"], got["labels_N"])
     assert final["variance_resample"] != pytest.approx(whole.variance_resample, rel=1e-3)
+
+
+@pytest.mark.parametrize("room", [0, 3])
+def test_a_trial_of_which_one_replica_does_not_fit_in_memory_has_failed_whenever_that_shows(
+    tmp_path, monkeypatch, room
+):
+    """It is not infeasible: that is said of configurations, and memory differs from machine to machine."""
+    step, count = loop._differentiate, itertools.count()
+
+    def scarce(*args: Any) -> None:
+        if next(count) >= room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        step(*args)
+
+    monkeypatch.setattr(loop, "_differentiate", scarce)
+    _, files = evaluated(tmp_path, Replication("disjoint", 2, 2))
+    assert files["manifest"]["status"] == "failed"
+    reason = "OutOfMemoryError: one replica does not fit in the memory of cpu: lower width, depth or batch_size"
+    assert files["manifest"]["reason"] == reason

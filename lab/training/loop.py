@@ -104,8 +104,9 @@ def fit_many(
         features_in: A folder where trainings leave to each other what frozen trunks of torchvision make of images.
 
     Raises:
-        ValueError: The configurations cannot be built or differ in shape, the scheme needs more examples than there
-            are, or one replica alone does not fit in the memory of the device.
+        ValueError: The configurations cannot be built or differ in shape, or the scheme needs more examples than there
+            are.
+        torch.OutOfMemoryError: One replica alone does not fit in the memory that the device has free.
     """
     shapes = {shape_of(job.config) for job in jobs}
     if len(shapes) != 1:
@@ -272,8 +273,10 @@ def _record(members: Members, measured: Measured, scores: list[Scores]) -> tuple
 def _halved(crew: Crew, on_event: Callable[[str], None] | None) -> list[Crew]:
     """Return the crew in two halves, with its memory released; the batches of a replica stay as they are."""
     device, n_replicas = crew.sets_R.device, len(crew)
-    if n_replicas == 1:
-        raise ValueError(f"one replica does not fit in the memory of {device}: lower width, depth or batch_size")
+    if n_replicas == 1:  # no ValueError: elsewhere, or later, there may be room for this configuration
+        raise torch.OutOfMemoryError(
+            f"one replica does not fit in the memory of {device}: lower width, depth or batch_size"
+        )
     if on_event is not None:
         on_event(f"{n_replicas} replicas did not fit in the memory of {device} together: their pack was halved")
     return crew.halves()

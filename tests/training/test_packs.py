@@ -249,5 +249,5 @@ def test_memory_that_runs_out_later_costs_no_evaluation_and_no_bit(digits, monke
 
 def test_one_replica_that_does_not_fit_is_an_error_with_a_way_out(digits, monkeypatch):
     monkeypatch.setattr(loop, "_differentiate", Scarce(0, None))
-    with pytest.raises(ValueError, match="one replica does not fit in the memory of cpu: lower width"):
+    with pytest.raises(torch.OutOfMemoryError, match="one replica does not fit in the memory of cpu: lower width"):
         train([Job(CONFIG, REPLICATION)], digits)
