@@ -2,7 +2,7 @@
 
     python -m benchmarks.faults                   # 300 faults, some minutes on a core
     python -m benchmarks.faults --n 2000          # the long run
-    python -m benchmarks.faults --seed 7 --add    # other faults, added to those on record
+    python -m benchmarks.faults --seed 7 --add    # other faults, added to those on record, if the code is the same
 
 Training is faked, everything else is the lab's own: databases, spool, checkpoints, locks. A study is disturbed until a
 run of it is not, then compared with an undisturbed one, and the next study begins. Each run is a fork of this process,
@@ -43,6 +43,14 @@ IN_TRAINING = (
 SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}
 ACTIONS = ("kill", "raise", "enospc")
 DAMAGES = ("flipped", "truncated", "removed")
+ABOUT = (
+    f"Studies of {N_TRIALS} trials with faked training, in one process each, disturbed until a run is not. `kill`, "
+    "`raise` (an error that nobody foresaw) and `enospc` (a full disk) happen at a random passage of a random "
+    "failpoint; signals come at random times; a file of the spool or a checkpoint is damaged between two runs. "
+    "After each fault: no trial is lost or counted twice, what lies in MLflow, Optuna and on the disk agrees and "
+    "is as it was written, the exit code is the documented one. At the end of each study: nothing is left RUNNING "
+    "or temporary, and all that was measured equals an undisturbed study bit for bit."
+)
 
 
 @dataclass
@@ -166,7 +174,7 @@ def _code() -> str:
 def _earlier(path: Path, seed: int) -> dict[str, Any]:
     """Return a record that the faults of a seed can be added to."""
     record = json.loads(path.read_text(encoding="utf-8"))
-    if record["machine"].get("lab") != _code():
+    if _code() not in record["machine"]["lab"]:
         raise SystemExit(f"{path} is of another edition of the lab: begin again without --add")
     if seed in record["machine"]["seeds"]:
         raise SystemExit(f"{path} has the faults of seed {seed} already: choose another --seed")
@@ -182,7 +190,7 @@ def main(argv: list[str] | None = None, folder: Path = records.FOLDER) -> int:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it to what it starts with "&"
         signal.signal(signal.SIGINT, signal.default_int_handler)
     earlier = _earlier(folder / "faults.json", args.seed) if args.add else None
-    facts, started = records.machine(lab=_code()), time.monotonic()
+    facts, started = records.machine(lab=[_code()]), time.monotonic()
     with _campaign(args.seed) as campaign:
         study = campaign.begin()
         while campaign.injected.total() < args.n or study.done:  # the last one goes to its end, too
@@ -191,8 +199,10 @@ def main(argv: list[str] | None = None, folder: Path = records.FOLDER) -> int:
                 study = campaign.begin()
     found = bool(campaign.violations)
     before = {"seeds": [], "n_studies": 0, "minutes": 0.0}
+    about = ABOUT
     if earlier is not None:
-        before = earlier["machine"]
+        before, about = earlier["machine"], earlier["about"]
+        facts["lab"] = before["lab"]
         for row in earlier["tables"]["Faults"][:-1]:
             campaign.injected[row["fault"]] += row["injected"]
             campaign.violations[row["fault"]] += row["violations"]
@@ -203,14 +213,6 @@ def main(argv: list[str] | None = None, folder: Path = records.FOLDER) -> int:
     rows.append({"fault": "all", "injected": campaign.injected.total(), "violations": campaign.violations.total()})
     facts |= {"seeds": [*before["seeds"], args.seed], "n_studies": before["n_studies"] + campaign.n_studies - 1}
     facts |= {"minutes": round(before["minutes"] + (time.monotonic() - started) / 60, 1)}
-    about = (
-        f"Studies of {N_TRIALS} trials with faked training, in one process each, disturbed until a run is not. `kill`, "
-        "`raise` (an error that nobody foresaw) and `enospc` (a full disk) happen at a random passage of a random "
-        "failpoint; signals come at random times; a file of the spool or a checkpoint is damaged between two runs. "
-        "After each fault: no trial is lost or counted twice, what lies in MLflow, Optuna and on the disk agrees and "
-        "is as it was written, the exit code is the documented one. At the end of each study: nothing is left RUNNING "
-        "or temporary, and all that was measured equals an undisturbed study bit for bit."
-    )
     records.write("faults", about, {"Faults": rows}, facts, folder)
     return 1 if found else 0
 

@@ -64,13 +64,18 @@ def test_random_faults_are_injected_and_written_down(tmp_path):
     assert all(row["violations"] == 0 for row in rows)
     with pytest.raises(SystemExit, match="seed 1 already"):
         faults_benchmark.main(["--n", "3", "--seed", "1", "--add"], tmp_path)
+    record = json.loads((tmp_path / "faults.json").read_text())
+    record["machine"]["lab"].insert(0, "another")  # as in a record that was merged by hand
+    record["about"] = "Two states of the code."
+    (tmp_path / "faults.json").write_text(json.dumps(record))
     assert faults_benchmark.main(["--n", "2", "--seed", "2", "--add"], tmp_path) == 0
     record = json.loads((tmp_path / "faults.json").read_text())
+    assert record["machine"]["lab"][0] == "another" and record["about"] == "Two states of the code."
     more = {row["fault"]: row["injected"] for row in record["tables"]["Faults"]}
     assert record["machine"]["seeds"] == [1, 2] and more["all"] >= 2 + sum(row["injected"] for row in found.values())
     assert all(more[kind] >= row["injected"] for kind, row in found.items())
     content = (tmp_path / "faults.json").read_text()
-    (tmp_path / "faults.json").write_text(content.replace(record["machine"]["lab"], "0" * 12))
+    (tmp_path / "faults.json").write_text(content.replace(record["machine"]["lab"][1], "0" * 12))
     with pytest.raises(SystemExit, match="another edition"):
         faults_benchmark.main(["--n", "2", "--seed", "3", "--add"], tmp_path)
 
