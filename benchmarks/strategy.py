@@ -29,10 +29,10 @@ GRID = [
 ]
 ABOUT = """One optimiser step of one replica, in milliseconds: packs of so many replicas, trained by `lab.training.fit`,
 beside the best loop over single networks (tensors on the device, fused Adam, channels last where there are
-images). Random images; {clock}; least of n = {rounds} rounds over all cases, as many as fit into {minutes:g}
-minutes, each of at least {seconds} s and one epoch of four steps, in a process that keeps freed memory. `chosen`
-is what the lab chooses by itself where many replicas are asked for, `loss` its time over that of the best column,
-less 1. Packs of convolutions of more than {around} times what is chosen were not measured."""
+images). Random images; {clock}; least of n = {rounds} rounds over all cases, each of at least {seconds} s
+and one epoch of four steps, in a process that keeps freed memory. `chosen` is what the lab chooses by itself where
+many replicas are asked for, `loss` its time over that of the best column, less 1. Packs of convolutions of more than
+{around} times what is chosen were not measured."""
 
 
 def main(arguments: list[str] | None = None, folder: Path = records.FOLDER) -> int:
@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None, folder: Path = records.FOLDER) -> i
     for case in grid:
         tables.setdefault(case.family, []).append(row(case, least[case], options.device))
     clock = "processor time, one thread" if options.device == "cpu" else "wall time"
-    about = ABOUT.format(clock=clock, rounds=n_rounds, seconds=options.seconds, around=AROUND, minutes=options.minutes)
+    about = ABOUT.format(clock=clock, rounds=n_rounds, seconds=options.seconds, around=AROUND)
     is_cpu, facts = options.device == "cpu", records.machine(cache_bytes=cache_bytes(), **loops.gpu(options.device))
     name, flags = ("strategy", "") if is_cpu else (f"strategy_{options.device}", f"--device {options.device}")
     records.write(name, about, tables, facts, folder, flags)
