@@ -222,9 +222,8 @@ def linear(x_RBF: Tensor, weight_RFG: Tensor, bias_RG: Tensor) -> Tensor:
 def placed(weight: Tensor, place: Tensor) -> Tensor:
     """Return the weight, whose gradient is from now on written to `place` by every backward pass through it.
 
-    By a copy, except for large weights of linear layers on the CPU. There a product that is written to its place at
-    once took 0.58 of the time at 32 × 256 × 256 weights and 0.49 at 32 × 128 × 128, but 1.3 times as long at 32 × 64 ×
-    64 (batch 32, one of 2 shared cores, least of 5).
+    By a copy, except for large weights of linear layers on the CPU, whose product is written to its place at once:
+    training steps of perceptrons then took 0.74 to 0.97 of the time (studies/LOG.md, "gradients in their place").
     """
 
     def put(gradient: Tensor) -> None:

@@ -53,7 +53,7 @@ class Publisher(ABC):
 
 
 class DirectPublisher(Publisher):
-    """Publishes in this thread, into a database: about 50 ms a trial, and safe before the search learns of it."""
+    """Publishes in this thread, into a database: what the search learns of is safe."""
 
     def __init__(self, tracker: "Tracker") -> None:
         self._tracker = tracker

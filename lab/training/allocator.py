@@ -1,7 +1,7 @@
 """Memory that a training frees is kept for its next step, on Linux with glibc.
 
 By default glibc gives large blocks back to the system when they are freed and asks for them again at the next step,
-whose pages the system then has to fill with zeros anew. How much that costs: benchmarks/strategy.md.
+whose pages the system then has to fill with zeros anew. How much that costs: benchmarks/ways.md (memory given back).
 """
 
 import ctypes

@@ -69,9 +69,8 @@ def pack_size(
     out. On the CPU a power of two: a perceptron gains from company while a step is mostly calls, and loses when the
     pack outgrows the caches. A convolution is bound by arithmetic and memory: company pays while maps are small, and
     less through the many layers of a residual network. How far goes with the cache: with 2 MiB a core (Intel Xeon)
-    packs of four times the maps were best of those that were best on an AMD EPYC, where residual networks on 32 × 32
-    images took 68, 50 and 49 ms a step of one replica in packs of 1, 2 and 4 at width 4, and 81, 89 and 90 ms at width
-    8; for the Xeon see studies/LOG.md, 2026-11-26.
+    packs of four times the maps were best of those that were best on an AMD EPYC (studies/LOG.md, 2026-11-26, "packs
+    on another machine" and "figures measured again").
     """
     if device.type == "cuda":
         return max(1, int(SHARE * free_memory(device)) // replica_bytes(network, known))

@@ -7,7 +7,7 @@ from pathlib import Path
 from lab.errors import SpecError
 
 ENGINES = ("inline", "process", "ray")
-MAX_WORKERS = 8  # by default: beyond, memory (about 0.4 GB a worker) is what a small machine lacks first
+MAX_WORKERS = 8  # by default: beyond, memory (0.47 GB a worker of capacity_sweep) is what a small machine lacks first
 
 
 def choose_device(name: str = "auto", *, elsewhere: bool = False) -> str:
@@ -19,7 +19,7 @@ def choose_device(name: str = "auto", *, elsewhere: bool = False) -> str:
         SpecError: Unknown, or not on this machine.
     """
     if name == "cpu" or (name == "auto" and not _may_have_gpu()):
-        return "cpu"  # without torch: the coordinator of a CPU study needs it for nothing else, and it takes 0.3 GB
+        return "cpu"  # without torch: the coordinator of a CPU study needs it for nothing else, and it takes 0.5 GB
     import torch
 
     if name == "auto":
