@@ -2,7 +2,8 @@
 
 Scientific: width.  Nuisance: learning rate, weight decay.  Fixed: depth, normalisation, epochs, 1,000 training images.
 Needs Fashion-MNIST: Debian's package dataset-fashion-mnist, --data-dir, or a network for torchvision's download.
-Run: python -m lab.study run fashion_capacity        (--smoke: under a minute; the whole: a GPU, or half an hour)
+Takes: --smoke 80 s of processor time on one core of an AMD EPYC (n = 1). The whole was not timed: take a GPU.
+Run: python -m lab.study run fashion_capacity        (--smoke: minutes on two busy cores)
 """
 
 from lab.spec import Choice, Float, Replication, Study
