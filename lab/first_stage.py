@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab import storage, weights
+from lab import files, storage, weights
 from lab.errors import LabError, SpecError, one_line
 from lab.knobs import FAMILIES, TrialConfig
 from lab.pretraining import ARCHITECTURE, NAME, name_of
@@ -110,11 +110,11 @@ def folder(task: Task, home: Home) -> Path:
 
 def tidy(home: Home) -> None:
     """Forget what went wrong in earlier runs, as a run tries once more, and what they left half-written."""
-    with storage.disk_errors("what earlier runs left of pre-training cannot be removed"):
+    with files.disk_errors("what earlier runs left of pre-training cannot be removed"):
         for path in (home.mlruns / "pretrained").glob(f"*{FAILED}"):
             path.unlink(missing_ok=True)
         for name in ("pretrained", "features"):
-            storage.sweep(home.mlruns / name)
+            files.sweep(home.mlruns / name)
 
 
 def _is_there(target: Path) -> bool:
@@ -141,7 +141,7 @@ def _failures_kept(target: Path, dataset: "Dataset") -> Iterator[None]:
         is_infeasible, text = isinstance(error, ValueError), one_line(error)
         reason = text if is_infeasible else f"on {dataset.name}: {type(error).__name__}: {text}"
         record = {"is_infeasible": is_infeasible, "reason": reason}
-        storage.atomic_write_text(target.with_name(target.name + FAILED), json.dumps(record))
+        files.atomic_write_text(target.with_name(target.name + FAILED), json.dumps(record))
         raise (SpecError if is_infeasible else PretrainingError)(reason) from error
 
 

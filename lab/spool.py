@@ -16,8 +16,9 @@ from typing import Any
 
 from lab import failpoints
 from lab.errors import SpecError, StorageError
+from lab.files import disk_errors, sync, temporary_of, write_synced
 from lab.spec import check_name
-from lab.storage import Home, disk_errors, inside, sync, temporary_of, write_synced
+from lab.storage import Home, inside
 
 PHASES = ("explore", "confirm", "learning_curve")
 STATUSES = ("finished", "diverged", "pruned", "infeasible", "failed")

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from lab import failpoints
 from lab.errors import StorageError
+from lab.files import disk_errors
 from lab.mlflow_store import (
     COMPLETE,
     OUTCOME_TAG,
@@ -37,7 +38,7 @@ from lab.mlflow_store import (
 )
 from lab.spec import check_name
 from lab.spool import MANIFEST, Outcome, read_outcome
-from lab.storage import Home, disk_errors
+from lab.storage import Home
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -25,12 +25,12 @@ from lab import (
     pretraining,
     racing,
     spool,
-    storage,
     timing,
     weights,
 )
 from lab.course import Course, checkpoints, decomposed, taken_up
 from lab.errors import DataError, LabError, SpecError, StorageError, one_line
+from lab.files import forget
 from lab.growing import Rectangle
 from lab.growth import Growth
 from lab.knobs import TrialConfig
@@ -165,7 +165,7 @@ def _write(
         home, task.study, task.phase, task.number, files,
         status=status, reason=reason, attempt=task.attempt, started=started, finished=time.time(),
     )  # fmt: skip
-    storage.forget(home.checkpoints_of(task.study, task.key))
+    forget(home.checkpoints_of(task.study, task.key))
     return directory
 
 

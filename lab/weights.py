@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lab.errors import SpecError
+from lab.files import disk_errors, sync, temporary_of, write_synced
 from lab.knobs import FAMILIES
-from lab.storage import disk_errors, sync, temporary_of, write_synced
 
 if TYPE_CHECKING:
     from lab.task import Task

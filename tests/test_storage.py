@@ -190,19 +190,6 @@ def test_what_a_dead_writer_left_is_removed_and_nothing_else(home):
     assert [p.name for p in home.spool_of("toy").iterdir()] == ["explore-0003"]
 
 
-def test_text_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
-    path = tmp_path / "deep" / "page.html"
-    storage.atomic_write_text(path, "old")
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", lambda *a: (_ for _ in ()).throw(OSError(errno.EIO, "broken")))
-        with pytest.raises(StorageError, match="broken"):
-            storage.atomic_write_text(path, "new")
-    assert path.read_text() == "old"
-    assert list(path.parent.iterdir()) == [path]
-    storage.atomic_write_text(path, "new é")
-    assert path.read_text(encoding="utf-8") == "new é"
-
-
 def test_a_second_coordinator_is_refused_and_told_who_holds_the_study(home):
     code = (
         "import sys; from pathlib import Path; from lab import storage\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from lab import search, spool, storage
+from lab import files, search, spool
 from lab.search import database as databases
 from lab.spec import Choice, Float, Int, Replication, Study
 from lab.storage import Home
@@ -49,7 +49,7 @@ class FakeTracker:
         run |= {name.removesuffix(".json"): outcome.json(name) for name in names}
         for clock in ("seconds", "replicas_per_second"):
             run.get("metrics", {}).get("final", {}).pop(clock, None)
-        storage.atomic_write_text(self.folder / f"{outcome.key}.json", json.dumps(run))
+        files.atomic_write_text(self.folder / f"{outcome.key}.json", json.dumps(run))
         return run["run_id"]
 
     def run_ids(self):

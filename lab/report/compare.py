@@ -17,6 +17,7 @@ from lab.analysis.capacity_curve import estimate
 from lab.analysis.paired import common, paired_difference
 from lab.commands import command
 from lab.errors import SpecError
+from lab.files import disk_errors
 from lab.history import History
 from lab.knobs import KNOBS
 from lab.report import figures_compare
@@ -26,7 +27,7 @@ from lab.report.page import assemble, write
 from lab.report.tables import focus_of, verdict
 from lab.report.text import count, glossary, interval, is_number, knob_value, num, sentence, with_interval
 from lab.report.view import Block, Link, Section, figure_view, panel, table_view
-from lab.storage import Home, disk_errors, inside
+from lab.storage import Home, inside
 
 TERMS = ("risk", "bias_sq", "variance", "variance_resample", "variance_init", "variance_interaction")
 MAIN = ("risk", "bias_sq", "variance")

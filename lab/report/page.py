@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from lab import __version__, failpoints, history
 from lab.analysis.diagnosis import lines
+from lab.files import disk_errors
 from lab.history import History
 from lab.report import (
     framing,
@@ -36,7 +37,7 @@ from lab.report.style import css_colors, exchange
 from lab.report.tables import Tables, collect
 from lab.report.verdict import limits
 from lab.report.view import Section, script_json
-from lab.storage import Home, disk_errors, inside
+from lab.storage import Home, inside
 
 PLOTLY_VERSION = "4.1.1"  # of plotly.js-cartesian-dist-min; the major that plotly.py 7 writes for
 _EMPTY_SHA256 = "sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="

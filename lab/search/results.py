@@ -15,12 +15,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lab import failpoints, spool
 from lab.errors import StorageError
+from lab.files import forget
 from lab.search import ledger
 from lab.search.publisher import Publisher
 from lab.search.trials import tell
 from lab.spec import Study
 from lab.spool import Outcome
-from lab.storage import Home, forget
+from lab.storage import Home
 
 # What the Optuna dashboard shows of a trial beside its objective. Each attribute is a transaction of 1.06 ms (mean of
 # 540, 2 shared cores of an Intel Xeon), so the ends of an interval share one, and so do the causes of the variance.

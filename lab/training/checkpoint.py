@@ -19,7 +19,7 @@ from typing import Any
 from torch import Tensor
 
 from lab import failpoints
-from lab.storage import sync, temporary_of, write_synced
+from lab.files import sync, temporary_of, write_synced
 
 SECONDS = 10.0  # of training before the first checkpoint, and between two at least
 MAX_SHARE = 0.02  # of the training time that writing may take

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 import lab
+from lab.files import temporary_of, write_synced
 from lab.models import Network
 from lab.pretraining import ARCHITECTURE
-from lab.storage import temporary_of, write_synced
 
 MOST_BYTES = 2**30  # of all files together; those that were not used for longest go first
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lab import failpoints, spool, storage
+from lab import failpoints, spool
+from lab.files import forget
 from lab.spec import Replication, Study
 from lab.storage import Home
 from lab.task import Task
@@ -195,4 +196,4 @@ def test_checkpoints_lie_below_the_project_folder(tmp_path):
     with pytest.raises(Exception, match="not a usable name"):
         home.checkpoints_of("toy", "../x")
     assert home.checkpoints_of("toy", "explore-0000").is_relative_to(tmp_path.resolve())
-    storage.forget(Path(tmp_path / "nothing"))
+    forget(Path(tmp_path / "nothing"))
