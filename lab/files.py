@@ -60,19 +60,31 @@ def sweep(folder: Path) -> None:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary name to write a file under, which takes the place of `path` once the context ends well.
+
+    If it ends in an error, what was there stays, and nothing of the new file. The folder is made.
+
+    Raises:
+        OSError: The folder cannot be made or written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_of(path)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+        sync(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
 def atomic_write_text(path: Path, text: str) -> None:
     """Write a text file (UTF-8) so that readers see the old content or the new one, never a part.
 
     Raises:
         StorageError: The disk is full, or the folder cannot be written.
     """
-    temporary = temporary_of(path)
-    with disk_errors(f"cannot write {path}"):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_synced(temporary, text.encode())
-            os.replace(temporary, path)
-            sync(path.parent)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+    with disk_errors(f"cannot write {path}"), replacing(path) as temporary:
+        write_synced(temporary, text.encode())

@@ -19,7 +19,7 @@ from typing import Any
 from torch import Tensor
 
 from lab import failpoints
-from lab.files import sync, temporary_of, write_synced
+from lab.files import replacing, write_synced
 
 SECONDS = 10.0  # of training before the first checkpoint, and between two at least
 MAX_SHARE = 0.02  # of the training time that writing may take
@@ -105,17 +105,10 @@ class Checkpoints:
         content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, header)
         self._serial += 1
         path = self.folder / f"{self._serial:06d}-{hashlib.sha256(content).hexdigest()}.safetensors"
-        temporary = temporary_of(self.folder / f"{self._serial:06d}")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        try:
+        with replacing(path) as temporary:
             failpoints.hit("checkpoint.write")
             write_synced(temporary, content)
             failpoints.hit("checkpoint.rename")
-            os.replace(temporary, path)
-            sync(self.folder)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
         for _, _, old in self._files()[KEPT:]:
             old.unlink(missing_ok=True)
         for left in self.folder.glob(".*.tmp"):  # by a process that was killed as it wrote

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 import lab
-from lab.files import temporary_of, write_synced
+from lab.files import replacing, write_synced
 from lab.models import Network
 from lab.pretraining import ARCHITECTURE
 
@@ -53,14 +53,9 @@ class FeatureStore:
 
         content = save({"features": features_N.detach().cpu().contiguous()})
         path = self._folder / f"{key}-{hashlib.sha256(content).hexdigest()}.safetensors"
-        temporary = temporary_of(path)
         with contextlib.suppress(OSError):
-            try:
-                self._folder.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as temporary:
                 write_synced(temporary, content)
-                os.replace(temporary, path)
-            finally:
-                temporary.unlink(missing_ok=True)
             self._trim()
 
     def _trim(self) -> None:
