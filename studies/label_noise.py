@@ -4,7 +4,7 @@ Scientific: share of redrawn labels, width.  Fixed: everything else; three draws
 Source: Adlam & Pennington 2020, "Understanding double descent requires a fine-grained bias-variance decomposition"
 (the noise of the labels as a third cause, with its interactions), there for random features.
 Expected: none of it at a share of 0 (a check); it grows with the share, and most near the width that just fits.
-Takes: 85 s on one busy CPU core (n = 1).
+Takes: 42 s of processor time (n = 1, AMD EPYC), which workers share.
 Run: python -m lab.study run label_noise        (--smoke: seconds)
 """
 

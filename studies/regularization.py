@@ -4,7 +4,7 @@ Variants: none of them (the baseline), each alone at two strengths.  Fixed: a ne
 heart, 20 % of whose labels are redrawn; AdamW, so weight decay is decoupled.
 Source: Geman et al. 1992, section 3 (regularisation trades bias for variance); Srivastava et al. 2014; Prechelt 1998.
 Expected: each lowers variance; bias² rises where it is too strong.
-Takes: 81 s on one busy CPU core (n = 1).
+Takes: 54 s of processor time (n = 1, AMD EPYC), which workers share.
 Run: python -m lab.study run regularization        (--smoke: seconds)
 """
 

@@ -6,7 +6,7 @@ Source: Yang et al. 2020, "Rethinking bias-variance trade-off for generalization
 width on CIFAR-10, squared error on probabilities, training sets of disjoint splits.
 Expected: bias² falls with width; variance rises, then falls.
 Needs CIFAR-10 (binary edition) and a GPU. It was not run yet: no time is known.
-Run: python -m lab.study run yang_resnet_width --data-dir DIR        (--smoke: minutes on a CPU)
+Run: python -m lab.study run yang_resnet_width --data-dir DIR        (--smoke: a small version)
 """
 
 from lab.spec import Choice, Replication, Study

@@ -212,7 +212,7 @@ def test_the_table_of_runs_opens_with_the_searched_knobs_and_the_main_results(ho
 
 
 def test_a_publish_takes_a_fraction_of_a_second(home, tracker):
-    """Of a trial as in the default study: 32 replicas, 20 evaluated epochs. Measured: 0.08 s, on the clock."""
+    """Of a trial as in the default study: 32 replicas, 20 evaluated epochs."""
     shape = {"replication": Replication(n_resamples=8, n_inits=4), "n_evaluations": 20}
     outcomes = [builders.write_outcome(home.spool_of(STUDY), number=n, **shape) for n in range(3)]
     seconds = []
