@@ -9,9 +9,9 @@ import pytest
 from lab import study_file
 from lab.commands import command, run_command
 from lab.errors import SpecError
+from lab.flags import build_parser
 from lab.replication import Replication
 from lab.spec import Float, Int, Study
-from lab.study import build_parser
 
 BASE = Study(question="?", data="digits", space={"width": Int(4, 64), "learning_rate": Float(1e-3, 1e-1, log=True)},
              fixed={"epochs": 60}, replication=Replication(n_resamples=8, n_inits=4))  # fmt: skip

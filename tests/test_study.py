@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from lab import errors, study, study_file
+from lab import errors, flags, study, study_file
 from lab.errors import SpecError
 from lab.spec import Choice, Int, Study
 from tests.command_line import LIGHT, one_line_error
@@ -40,8 +40,9 @@ def test_help_list_and_slips_import_nothing_heavy(project, words):
     assert answer.stdout.splitlines()[-1] == "[]"
 
 
-def test_the_command_line_is_small():
-    assert set(study.build_parser()._subparsers._group_actions[0].choices) == {
+def test_the_command_line_is_small_and_each_command_does_something():
+    assert set(flags.build_parser()._subparsers._group_actions[0].choices) == set(study.COMMANDS)
+    assert set(study.COMMANDS) == {
         "list", "run", "status", "report", "ui", "publish", "verify", "decompose",
         "export-weights",
     }  # fmt: skip

@@ -11,9 +11,9 @@ from lab import study_file
 from lab.analysis.attribution import Effect, moves
 from lab.analysis.capacity_curve import Estimate
 from lab.analysis.diagnosis import checks_table, diagnose, lines
+from lab.flags import build_parser
 from lab.replication import Replication
 from lab.spec import Int, Study
-from lab.study import build_parser
 from tests.analysis.histories import DATA, SPEC, curves, learning, levels, run, trials
 
 
