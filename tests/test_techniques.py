@@ -111,7 +111,7 @@ def test_the_caption_counts_the_rows_of_its_table_that_are_bold(name):
 @pytest.mark.parametrize("name", STUDIES)
 def test_risk_is_bias_with_noise_and_variance_in_every_row_and_of_the_baseline(name):
     text = measured_of(name)
-    (baseline,) = re.findall(r"risk is ([\d.]+), of which bias² \+ noise ([\d.]+) and variance ([\d.]+)", text)
+    (baseline,) = re.findall(r"risk is ([-\d.]+), of which bias² \+ noise ([-\d.]+) and variance ([-\d.]+)", text)
     for risk, bias, variance in [baseline, *[row[3:6] for row in rows_of(text)]]:
         # each of the three is rounded by up to 0.05
         assert number_in(risk) == pytest.approx(number_in(bias) + number_in(variance), abs=0.15 + 1e-9)
