@@ -31,7 +31,7 @@ WHERE = {
     "weight_decay": "training/optimizers.py", "schedule": "training/optimizers.py", "clip_norm": "training/pack.py",
     "patience": "training/stopping.py", "loss": "training/losses.py", "label_smoothing": "training/losses.py",
     "class_weights": "training/losses.py", "l1": "training/pack.py", "averaging": "training/averaging.py",
-    "adversarial": "training/attacks.py", "batch_size": "training/loop.py", "epochs": "training/loop.py",
+    "adversarial": "training/attacks.py", "batch_size": "training/batches.py", "epochs": "training/loop.py",
     "precision": "training/precision.py", "n_train": "data/resampling.py", "resize": "data/transforms.py",
     "normalize": "data/transforms.py", "label_noise": "data/label_noise.py",
     **dict.fromkeys(

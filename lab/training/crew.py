@@ -1,6 +1,6 @@
 """A crew: replicas that are trained together, and all that their training goes on from.
 
-Shape suffixes: R replicas of the crew, S some of them, N examples, B batch, K batches of an epoch.
+Shape suffixes: R replicas of the crew, S some of them, N examples, B batch.
 """
 
 import functools
@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lab import seeds
 from lab.data import corruption
 from lab.data.pool import Dataset, Pool
 from lab.models import Network
@@ -20,13 +19,14 @@ from lab.training import features, strategy
 from lab.training.attacks import Attack
 from lab.training.augment import Augmentation
 from lab.training.averaging import Averaging, recalibrated
+from lab.training.batches import Batches
 from lab.training.dropout import Dropout
 from lab.training.feature_store import FeatureStore
 from lab.training.features import Features, Known
 from lab.training.graphs import Graphs
 from lab.training.losses import Criterion
 from lab.training.members import Members
-from lab.training.moment import Moment, stored
+from lab.training.moment import Moment
 from lab.training.optimizers import Optimizer
 from lab.training.pack import Pack
 from lab.training.sets import TrainingSets
@@ -67,10 +67,11 @@ class Crew:
         configs_R, inits_R = members.configs_R, members.inits_R.tolist()
         self.members, self.config = members, configs_R[0]
         self.sets_R = torch.from_numpy(members.sets_R).to(device)
-        self.n_batches = -(-sets.n_train // self.config.batch_size)
+        self.batches = Batches(members.inits_R, self.sets_R, sets, size=self.config.batch_size, seed=seed)
+        self.n_batches = self.batches.n
         self.epoch = self.evaluated = 0
         self.signals: dict[str, NDArray[np.float64]] = {}
-        self._seed, self._sets = seed, sets
+        self._sets = sets
         self._start = functools.partial(Crew, network, sets=sets, seed=seed, device=device, dtype=dtype, store=store)
         self.pack = Pack.start(network, configs_R, inits_R, seed=seed, device=device, dtype=dtype)
         self.dropout = Dropout(
@@ -106,8 +107,6 @@ class Crew:
             self.attack = Attack(self.config.adversarial, sets.box(epsilon_R, self.sets_R))
         # a module of the user's may ask the host, which a graph forbids
         self.graphs = Graphs(device) if device.type == "cuda" and not network.is_own else None
-        self._full_KRB: Tensor | None = None  # positions of the examples of the epoch's batches of full size
-        self._rest_RB: Tensor | None = None  # and of those that are left, if any
         self.known: Known | None = None  # features of the training sets
         self.saves = device.type == "cuda"  # where running out of memory is an exception and not the end
         self._saved: State | None = None
@@ -123,25 +122,8 @@ class Crew:
         self.optimizer.begin(first_step, self.n_batches)
         if self.averaging is not None:
             self.averaging.begin(first_step)
-        device, size = self.sets_R.device, self.config.batch_size
-        order_RN = self._sets.positions(self._orders(self.epoch + 1).to(device), self.sets_R)
-        n_full = order_RN.shape[1] // size
-        full_KRB = order_RN[:, : n_full * size].unflatten(1, (n_full, size)).transpose(0, 1).contiguous()
-        self._full_KRB = stored(self._full_KRB, full_KRB, device)
-        self._rest_RB = stored(self._rest_RB, order_RN[:, n_full * size :], device)
+        self.batches.begin(self.epoch + 1)
         self.known = self._known()
-
-    def _orders(self, epoch: int) -> Tensor:
-        """Return the order in which each replica passes over its training set in an epoch, shape (R, N)."""
-        streams, index_R = np.unique(self.members.inits_R, return_inverse=True)
-        orders = [seeds.generator(self._seed, "order", int(i), epoch).permutation(self._sets.n_train) for i in streams]
-        return torch.from_numpy(np.stack(orders)[index_R])
-
-    def batch(self, moment: Moment) -> Tensor:
-        """Return the positions of each replica's batch in the training sets, shape (R, B)."""
-        assert self._full_KRB is not None
-        assert self._rest_RB is not None
-        return moment.of(self._full_KRB) if moment.k < len(self._full_KRB) else self._rest_RB
 
     def _known(self) -> Known | None:
         """Return the features of each replica's training set, None if images go through all blocks."""
@@ -158,7 +140,7 @@ class Crew:
         """Return the features (R, B, …) of each replica's batch, None where they are not known."""
         if self.known is None:
             return None
-        return self.known.batch(self.batch(moment) - self.sets_R[:, None] * self._sets.n_train)
+        return self.known.batch(self.batches.at(moment) - self.sets_R[:, None] * self._sets.n_train)
 
     def keep(self, stays_R: NDArray[np.bool_]) -> None:
         """Go on with these replicas alone: the others cost nothing from the next epoch on."""
@@ -167,6 +149,7 @@ class Crew:
         self.members = self.members.take(rows)
         self.sets_R = self.sets_R.index_select(0, rows_S)
         self.pack = self.pack.take(rows_S)
+        self.batches.keep(rows_S)
         self.dropout.keep(rows_S)
         self.augmentation.keep(rows_S)
         self.criterion.keep(rows_S)
@@ -258,11 +241,11 @@ class Crew:
         This one is at its end: its tensors are released first.
         """
         for name in (
-            "pack", "optimizer", "dropout", "augmentation", "criterion", "stopping", "averaging", "attack", "graphs",
-            "features",
+            "pack", "optimizer", "batches", "dropout", "augmentation", "criterion", "stopping", "averaging", "attack",
+            "graphs", "features",
         ):  # fmt: skip
             delattr(self, name)
-        self._full_KRB = self._rest_RB = self.known = None
+        self.known = None
         if self.sets_R.device.type == "cuda":
             torch.cuda.empty_cache()
         crews = []

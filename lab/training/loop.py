@@ -199,7 +199,7 @@ def _one_step(crew: Crew, sets: TrainingSets, moment: Moment) -> None:
 
 def _differentiate(crew: Crew, sets: TrainingSets, moment: Moment) -> None:
     """Compute the gradient of every replica's loss on its own batch."""
-    pack, index_RB = crew.pack, crew.batch(moment)
+    pack, index_RB = crew.pack, crew.batches.at(moment)
     crew.dropout.moment = moment
     known = crew.known_batch(moment)
     if known is None:

@@ -1,0 +1,55 @@
+"""Batches: which examples of its training set a replica sees at every step of an epoch.
+
+Shape suffixes: R replicas, S some of them, N examples, B batch, K batches of an epoch.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lab import seeds
+from lab.training.moment import Moment, stored
+from lab.training.sets import TrainingSets
+
+
+class Batches:
+    """Every replica passes over its training set once an epoch, in the order of its init stream.
+
+    Attributes:
+        n: Batches of an epoch; the last may be smaller than the others.
+    """
+
+    def __init__(self, inits_R: NDArray[np.int64], sets_R: Tensor, sets: TrainingSets, *, size: int, seed: int) -> None:
+        """Take the init streams of the replicas, their training sets (on the device) and the examples of a batch."""
+        self._inits_R, self._sets_R, self._sets = inits_R, sets_R, sets
+        self._size, self._seed = size, seed
+        self.n = -(-sets.n_train // size)
+        self._full_KRB: Tensor | None = None  # positions of the examples of the epoch's batches of full size
+        self._rest_RB: Tensor | None = None  # and of those that are left, if any
+
+    def begin(self, epoch: int) -> None:
+        """Lay out the batches of an epoch, the first of which is 1."""
+        device, size = self._sets_R.device, self._size
+        order_RN = self._sets.positions(self._orders(epoch).to(device), self._sets_R)
+        n_full = order_RN.shape[1] // size
+        full_KRB = order_RN[:, : n_full * size].unflatten(1, (n_full, size)).transpose(0, 1).contiguous()
+        self._full_KRB = stored(self._full_KRB, full_KRB, device)
+        self._rest_RB = stored(self._rest_RB, order_RN[:, n_full * size :], device)
+
+    def at(self, moment: Moment) -> Tensor:
+        """Return the positions of each replica's batch in the training sets, shape (R, B)."""
+        assert self._full_KRB is not None
+        assert self._rest_RB is not None
+        return moment.of(self._full_KRB) if moment.k < len(self._full_KRB) else self._rest_RB
+
+    def keep(self, rows_S: Tensor) -> None:
+        """Go on with these replicas alone, from the next `begin` on."""
+        self._inits_R = self._inits_R[rows_S.cpu().numpy()]
+        self._sets_R = self._sets_R.index_select(0, rows_S)
+
+    def _orders(self, epoch: int) -> Tensor:
+        """Return the order in which each replica passes over its training set in an epoch, shape (R, N)."""
+        streams, index_R = np.unique(self._inits_R, return_inverse=True)
+        orders = [seeds.generator(self._seed, "order", int(i), epoch).permutation(self._sets.n_train) for i in streams]
+        return torch.from_numpy(np.stack(orders)[index_R])
