@@ -8,9 +8,9 @@ With replica predictions f, target e (one-hot label, or posterior) and p̄ = E f
 (`lab.analysis.layout`; two-way random effects: Adlam & Pennington 2020, Lin & Dobriban 2021), and
 bias² = risk − noise − variance, which can be negative and is not clipped.
 
-The sums over pairs are sums of squares of group sums, so that no R × R matrix is built for each point: with F_S the
-sums over replicas that agree on the factors S, the pairs that agree at least on S have Σ⟨f, f'⟩ = Σ‖F_S‖². Without a
-cluster z of the axes A that is Σ‖F_S‖² − 2 Σ_z ⟨F_{S∪A}, F_S⟩ + Σ_z ‖F_{S∪A}‖², again from group sums.
+No R × R matrix is built for each point: with F_S(r) the sum over the replicas that agree with r on the factors S, the
+pairs that agree at least on S have Σ⟨f, f'⟩ = Σ_r ⟨f_r, F_S(r)⟩. Without a cluster z of the axes A, those with an end
+in z go, 2 Σ_{r∈z} ⟨f_r, F_S(r)⟩ − Σ_{r∈z} ⟨f_r, F_{S∪A}(r)⟩: the pairs within z have two.
 
 Shape suffixes: D resamples, I inits, K label-noise draws, N test points, C classes, T terms, Z clusters of replicas.
 """
@@ -18,7 +18,7 @@ Shape suffixes: D resamples, I inits, K label-noise draws, N test points, C clas
 import numpy as np
 
 from lab.analysis.inputs import Points
-from lab.analysis.layout import Array, Estimates, Factors, Layout, joined
+from lab.analysis.layout import Array, Estimates, Factors, Layout, as_last_axis, joined
 
 NO_INTERVAL: dict[str, str] = {}
 
@@ -63,15 +63,17 @@ def quadratic(f_DIKNC: Array, loss_DIKN: Array, noise_N: Array, layout: Layout) 
         layout: What replicas share.
     """
     needed = {_union(s, a) for s in layout.classes for a in ((), *layout.clusters)}
-    sums = {s: layout.sum_within(f_DIKNC, s) for s in needed}
-    sizes = {s: layout.sizes(s)[..., None, None] for s in needed}
-    pairs = {s: _dot(sums[s], sums[s], ()) for s in layout.classes}
-    counts = {s: _dot(sizes[s], sizes[s], ()) for s in layout.classes}
+    products, n_products = {}, {}
+    for s in needed:
+        products[s] = np.einsum("...c,...c->...", f_DIKNC, layout.sum_within(f_DIKNC, s))
+        n_products[s] = (layout.used_DIK * layout.sizes(s))[..., None]
+    pairs = {s: _within(products[s], (), layout) for s in layout.classes}
+    counts = {s: _within(n_products[s], (), layout) for s in layout.classes}
     risk = layout.means(loss_DIKN)
     without = {}
     for a in layout.clusters:
-        left_pairs = {s: pairs[s] - _share(sums, s, a) for s in layout.classes}
-        left_counts = {s: counts[s] - _share(sizes, s, a) for s in layout.classes}
+        left_pairs = {s: pairs[s] - _share(products, s, a, layout) for s in layout.classes}
+        left_counts = {s: counts[s] - _share(n_products, s, a, layout) for s in layout.classes}
         without[a] = _solve(layout, left_pairs, left_counts, risk.without[a][..., 0], noise_N)
     return Estimates(_solve(layout, pairs, counts, risk.point_NT.T, noise_N)[0], without)
 
@@ -80,17 +82,14 @@ def _union(s: Factors, a: Factors) -> Factors:
     return tuple(sorted({*s, *a}))
 
 
-def _dot(left: Array, right: Array, kept: Factors) -> Array:
-    """Return the sums over groups of inner products, those on the axes `kept` apart, shape (Z, N)."""
-    products = np.einsum("...c,...c->...", left, right)
-    others = tuple(axis for axis in range(3) if axis not in kept)
-    return products.sum(axis=others, keepdims=True).reshape(-1, products.shape[-1])
+def _within(products_DIKN: Array, a: Factors, layout: Layout) -> Array:
+    """Return sums over the replicas of each cluster of the axes `a`, shape (Z, N)."""
+    return layout.sum_within(products_DIKN, a).reshape(-1, products_DIKN.shape[-1])
 
 
-def _share(sums: dict[Factors, Array], s: Factors, a: Factors) -> Array:
+def _share(products: dict[Factors, Array], s: Factors, a: Factors, layout: Layout) -> Array:
     """Return what the pairs that agree at least on `s` lose when a cluster of the axes `a` goes, shape (Z, N)."""
-    within = sums[_union(s, a)]
-    return 2 * _dot(within, sums[s], a) - _dot(within, within, a)
+    return 2 * _within(products[s], a, layout) - _within(products[_union(s, a)], a, layout)
 
 
 def _solve(
@@ -105,4 +104,4 @@ def _solve(
     }
     variance = means[layout.classes[-1]] - means[()]
     causes = layout.causes_as_columns(layout.solve(means), variance)
-    return np.stack((risk_ZN, risk_ZN - noise_N - variance, variance, *causes), axis=-1)
+    return as_last_axis((risk_ZN, risk_ZN - noise_N - variance, variance, *causes))

@@ -32,8 +32,12 @@ class Points:
         """`values_DIKNC` are probabilities or logits, of any float type."""
         self._are_logits = are_logits
         self._used = used_DIK[..., None, None]
-        self._values = np.where(self._used, values_DIKNC.astype(np.float64), 0.0)
-        self.target_NC, self.known = target_NC, known
+        *replicas, N, C = values_DIKNC.shape
+        memory_CDIKN = np.empty((C, *replicas, N))  # sums over few classes are fast if points lie side by side
+        self._values = np.moveaxis(memory_CDIKN, 0, -1)
+        np.copyto(self._values, values_DIKNC)
+        self._values[~used_DIK] = 0
+        self.target_NC, self.known = np.asfortranarray(target_NC), known
 
     @cached_property
     def log_probabilities_DIKNC(self) -> Array:
@@ -54,7 +58,9 @@ class Points:
     def votes_DIKNC(self) -> Array:
         """One-hot predicted classes; classes that tie share the vote evenly."""
         top = self._values == self._values.max(axis=-1, keepdims=True)
-        return np.where(self._used, top / top.sum(axis=-1, keepdims=True), 0.0)
+        votes = np.where(self._used, top, 0.0)
+        n_top = top.view(np.uint8).sum(axis=-1, keepdims=True, dtype=np.uint32)
+        return votes / n_top if n_top.max(initial=1) > 1 else votes
 
 
 @dataclass(frozen=True, eq=False)

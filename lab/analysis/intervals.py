@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from lab.analysis.layout import CAUSES, Array, Estimates, Factors, Layout
+from lab.analysis.layout import CAUSES, Array, Estimates, Factors, Layout, side_by_side
 
 RESAMPLE = ("variance_resample", "kw_variance_resample")  # every variance that has components has one of these
 TEST = 3  # the axis of test points, beside those of resamples, inits and label noise
@@ -95,7 +95,9 @@ class Spread:
     def _with_mean_squares(self, values_T: Array) -> Array:
         """Return values (…, T) with the mean squares of their components after them."""
         matrix = self._mean_squares
-        return np.concatenate([values_T, *(values_T[..., group] @ matrix.T for group in self._groups)], axis=-1)
+        return side_by_side(
+            [values_T, *(np.einsum("...t,st->...s", values_T[..., group], matrix) for group in self._groups)]
+        )
 
     def _influences(self, axes: Factors, without_ZNT: Array) -> tuple[Array, Array]:
         """Return what each cluster adds to each point, (*sizes, N, T), as it is and without lower-order effects."""
@@ -105,7 +107,8 @@ class Spread:
         influence = np.where(used_Z[:, None, None], (n - 1) * (centre - without_ZNT), 0.0)
         influence = influence.reshape(*(self._layout.used_DIK.shape[axis] for axis in axes), *without_ZNT.shape[1:])
         for place, axis in enumerate(axes):
-            influence = influence.take(self._layout.levels[axis], axis=place)
+            if len(self._layout.levels[axis]) < influence.shape[place]:
+                influence = influence.take(self._layout.levels[axis], axis=place)
         return influence, _without_margins(influence, len(axes))
 
     def parts(self) -> dict[str, dict[str, float]]:

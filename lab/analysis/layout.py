@@ -12,7 +12,7 @@ Shape suffixes: D resamples, I inits, K label-noise draws, N test points, T term
 replicas always have all three axes D, I, K here; a missing replica is 0 throughout and False in `used_DIK`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, combinations
@@ -152,11 +152,21 @@ class Layout:
         return np.array(rows).reshape(len(self.causes), len(self.causes))
 
 
+def as_last_axis(columns: Sequence[Array]) -> Array:
+    """Return arrays (…) as the terms (…, T) of one, each lying by itself: sums over points are fast then."""
+    return np.moveaxis(np.stack(columns), 0, -1)
+
+
+def side_by_side(parts: Sequence[Array]) -> Array:
+    """Return arrays (…, T) of different terms as one, each term lying by itself."""
+    return np.moveaxis(np.concatenate([np.moveaxis(part, -1, 0) for part in parts]), 0, -1)
+
+
 def joined(*parts: Estimates) -> Estimates:
     """Return estimates of several groups of terms side by side."""
     return Estimates(
-        np.concatenate([part.point_NT for part in parts], axis=1),
-        {axes: np.concatenate([part.without[axes] for part in parts], axis=2) for axes in parts[0].without},
+        side_by_side([part.point_NT for part in parts]),
+        {axes: side_by_side([part.without[axes] for part in parts]) for axes in parts[0].without},
     )
 
 
