@@ -18,6 +18,7 @@ from lab.storage import Home, inside, masked, refuse_network
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+    from sqlalchemy import Engine
 
 COMPLETE = ("FINISHED", "FAILED")  # other runs are being published, or were when the coordinator was killed
 OUTCOME_TAG = "outcome_digest"  # sha256 of the manifest: tells two outcomes of one trial apart
@@ -78,7 +79,7 @@ def mlflow_errors(what: str) -> Iterator[None]:
             # MLflow 3.17 uses a loader that SQLAlchemy 2.1 calls deprecated
             warnings.filterwarnings("ignore", "The ``noload`` loader strategy", SADeprecationWarning)
             yield
-    except (MlflowException, SQLAlchemyError, CommandError, OSError) as error:
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, CommandError, OSError) as error:
         raise StorageError(f"{what}: {first_line(error)}") from error
 
 
@@ -103,6 +104,12 @@ def connect(home: Home, *, create: bool) -> "MlflowClient":
     if uri == home.mlflow_uri:
         remove_stray(home)
     return client
+
+
+def engine_of(client: "MlflowClient") -> "Engine | None":
+    """Return the engine of a client's database; None of a tracking server, or where MLflow keeps it elsewhere."""
+    tracking = getattr(client, "_tracking_client", None)  # MLflow has no public way
+    return getattr(getattr(tracking, "store", None), "engine", None)
 
 
 def remove_stray(home: Home) -> None:

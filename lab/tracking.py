@@ -19,7 +19,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab import failpoints
+from lab import failpoints, mlflow_rows
 from lab.errors import StorageError
 from lab.files import disk_errors
 from lab.mlflow_store import (
@@ -30,6 +30,7 @@ from lab.mlflow_store import (
     artifact_folder,
     by_key,
     connect,
+    engine_of,
     first_line,
     is_server,
     mlflow_errors,
@@ -39,6 +40,7 @@ from lab.mlflow_store import (
 from lab.spec import check_name
 from lab.spool import MANIFEST, Outcome, read_outcome
 from lab.storage import Home
+from lab.syncs import Syncs
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -111,6 +113,9 @@ class Tracker:
         self.experiment_id = experiment_id
         self._view = ""
         self._known: dict[str, tuple[str, str, str]] = {}  # key → run id, status, digest of the outcome
+        self._engine = engine_of(client)
+        self._writes_rows = self._engine is not None and mlflow_rows.are_known(self._engine)
+        self._syncs = Syncs(self._engine)
 
     @classmethod
     def open(cls, study_name: str, *, home: Home, question: str) -> "Tracker":
@@ -162,18 +167,19 @@ class Tracker:
             return run_id
         with mlflow_errors(f"{self._study}: {key} could not be published"):
             failpoints.hit("publish")
-            if run_id and published != digest:
-                self._client.delete_run(run_id)
-                run_id = ""
-            if not run_id:
-                run = self._client.create_run(
-                    self.experiment_id, _milliseconds(manifest["started"]), _tags(outcome, digest), key
-                )
-                run_id = run.info.run_id
-                self._known[key] = (run_id, "RUNNING", digest)
-                failpoints.hit("publish.run")
-            self._fill(run_id, outcome)
-            self._store(run_id, {**outcome.contents, MANIFEST: record})
+            with self._syncs.later():  # the end of the run waits for the disk, and takes all this with it
+                if run_id and published != digest:
+                    self._client.delete_run(run_id)
+                    run_id = ""
+                if not run_id:
+                    run = self._client.create_run(
+                        self.experiment_id, _milliseconds(manifest["started"]), _tags(outcome, digest), key
+                    )
+                    run_id = run.info.run_id
+                    self._known[key] = (run_id, "RUNNING", digest)
+                    failpoints.hit("publish.run")
+                self._fill(run_id, outcome)
+                self._store(run_id, {**outcome.contents, MANIFEST: record})
             status = "FINISHED" if outcome.status in ("finished", "diverged", "pruned") else "FAILED"
             failpoints.hit("publish.end")
             self._client.set_terminated(run_id, status, end_time=_milliseconds(manifest["finished"]))
@@ -190,6 +196,10 @@ class Tracker:
         self._client.log_inputs(run_id, [_dataset_input(config["data"])])
         params = _params(config)
         metrics = list(_metrics(outcome)) if {"metrics.json", "pruned.json"} & outcome.contents.keys() else []
+        if self._engine is not None and self._writes_rows:
+            failpoints.hit("publish.metrics")
+            mlflow_rows.write(self._engine, run_id, params, metrics)
+            return
         while params or metrics:
             some, params = params[:MAX_PARAMS], params[MAX_PARAMS:]
             room = MAX_ENTITIES - len(some)
@@ -212,9 +222,9 @@ class Tracker:
 
     def close(self) -> None:
         """Release the connections to the database."""
-        engine = getattr(self._client._tracking_client.store, "engine", None)  # MLflow has no public way
-        if engine is not None:
-            engine.dispose()
+        self._syncs.close()
+        if self._engine is not None:
+            self._engine.dispose()
 
 
 def keep_report(study: str, page: Path, *, home: Home) -> str:

@@ -18,7 +18,7 @@ def room(path):
 
 # dependency → the files or folders of lab/ that may import it
 OWNERS = {
-    "mlflow": ("lab/mlflow_store.py", "lab/tracking.py", "lab/history.py", "lab/ui.py"),
+    "mlflow": ("lab/mlflow_store.py", "lab/mlflow_rows.py", "lab/tracking.py", "lab/history.py", "lab/ui.py"),
     "optuna": ("lab/search/", "lab/ui.py", "lab/analysis/attribution.py"),
     "optuna_dashboard": ("lab/ui.py",),
     "plotly": ("lab/report/",),

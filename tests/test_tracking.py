@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from lab import history, tracking
+from lab import history, mlflow_rows, tracking
 from lab.errors import StorageError
 from lab.spec import Replication
 from lab.tracking import Tracker
@@ -82,7 +82,7 @@ def test_publishing_twice_changes_nothing(home, tracker):
     assert rows(home) == before
 
 
-CALLS = ["create_run", "log_inputs", "log_batch", "_store", "set_terminated"]
+CALLS = ["create_run", "log_inputs", "write", "log_batch", "_store", "set_terminated"]
 
 
 @pytest.mark.parametrize("before_or_after", ["before", "after"])
@@ -93,7 +93,7 @@ def test_a_run_cut_short_anywhere_is_completed_as_if_nothing_had_happened(
     class Killed(BaseException):
         pass
 
-    owner = tracker if call == "_store" else tracker._client
+    owner = {"_store": tracker, "write": mlflow_rows}.get(call, tracker._client)
     real = getattr(owner, call)
 
     def killed(*args, **kwargs):
@@ -104,6 +104,7 @@ def test_a_run_cut_short_anywhere_is_completed_as_if_nothing_had_happened(
     outcome = builders.write_outcome(home.spool_of(STUDY))
     with monkeypatch.context() as patch:
         patch.setattr(owner, call, killed)
+        patch.setattr(tracker, "_writes_rows", call != "log_batch")
         with pytest.raises(Killed):
             tracker.publish(outcome)
 

@@ -47,7 +47,7 @@ def open_database(home: Home) -> optuna.storages.RDBStorage:
         storage.refuse_network(home.optuna_db)
         # A write-ahead log is as durable with one sync a commit as the default journal with several: 4 ms a commit
         # instead of 16 on a busy disk (medians of 300 by turns). And a dashboard that reads does not block the
-        # coordinator.
+        # coordinator. Which commits wait for the disk, lab.syncs says.
         with contextlib.closing(sqlite3.connect(home.optuna_db, timeout=CONNECT_SECONDS)) as connection:
             connection.execute("PRAGMA journal_mode = WAL")
         return optuna.storages.RDBStorage(uri, engine_kwargs={"connect_args": {"timeout": CONNECT_SECONDS}})

@@ -22,6 +22,7 @@ from lab.search.results import Results, check_history, keys_of
 from lab.search.samplers import planned
 from lab.spec import Study
 from lab.storage import Home
+from lab.syncs import Syncs
 from lab.task import Task
 from lab.trial import load_dataset
 
@@ -169,7 +170,7 @@ def run(
                 study=name, spec=json.loads(json.dumps(study.to_dict())), phase="explore", number=0, config={},
                 device=device, data_dir=data_dir, study_file=study_file,
             )  # fmt: skip
-            results = Results(study, stored, publisher)
+            results = Results(study, stored, publisher, Syncs(database.engine))
             coordinator = Coordinator(
                 study, common, home, results, hands, progress, dataset.n_classes,
                 deadline=started + (math.inf if time_limit is None else time_limit),
