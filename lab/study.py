@@ -189,7 +189,8 @@ def _status(args: argparse.Namespace) -> tuple[int, Any]:
 
 def _status_text(row: dict[str, Any]) -> str:
     counts = ", ".join(f"{n} {outcome}" for outcome, n in row["counts"].items() if n) or "no trial done"
-    text = f"{row['study']}: {counts} of {row['n_planned']}"
+    planned, is_cut = row["n_planned"], sum(row["counts"].values()) > (row["n_planned"] or 0)
+    text = f"{row['study']}: {counts}" + (f", {planned} planned by now" if is_cut else f" of {planned}")
     if row["targets"]:
         text += ", {reached} of {trials} as sure as asked".format(**row["targets"])
     if row["n_unfinished"]:

@@ -244,3 +244,13 @@ def test_a_run_of_a_finished_study_says_so_and_builds_the_report(ended, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "toy is finished (4 finished): nothing to run, the report is built again"
     assert "report:  reports/toy.html" in lines
+
+
+@pytest.mark.parametrize(
+    ("n_planned", "text"),
+    [(9, "toy: 6 finished of 9"), (6, "toy: 6 finished of 6"), (5, "toy: 6 finished, 5 planned by now")],
+)
+def test_status_counts_no_more_trials_done_than_were_planned(n_planned, text):
+    row = {"study": "toy", "counts": {"finished": 6, "failed": 0}, "n_planned": n_planned}
+    nothing = {"targets": None, "n_unfinished": 0, "in_use": False, "best": None}
+    assert study._status_text(row | nothing) == text
