@@ -10,24 +10,18 @@ import gc
 import json
 import os
 import shlex
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-from lab import flags, study_file
+from lab import flags, interrupts, study_file
 from lab.errors import LabError, StorageError, TooManyFailures, one_line
 from lab.spec import check_name
 from lab.storage import Home
 
 MAX_SHARE_FAILED = 0.2  # above, conclusions about the space would rest on what happened to work
 INTERRUPTED, TERMINATED = 130, 143  # 128 + signal, as shells count
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM arrived: wind up as for Ctrl-C."""
 
 
 def _say(text: str = "") -> None:
@@ -41,9 +35,11 @@ def _print_json(value: Any) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return the exit code."""
     args = flags.build_parser().parse_args(argv)
-    before = signal.signal(signal.SIGTERM, _on_sigterm)
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # a library that prints must not spoil the JSON
+        with (
+            interrupts.heeded(),
+            contextlib.redirect_stdout(sys.stderr),
+        ):  # a library that prints must not spoil the JSON
             code, result = COMMANDS[args.command](args)
         if getattr(args, "json", False):
             _print_json(result)
@@ -53,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     except LabError as error:
         _say(f"error: {one_line(error)}")
         return error.exit_code
-    except Terminated:
+    except interrupts.Terminated:
         return TERMINATED
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -64,12 +60,6 @@ def main(argv: list[str] | None = None) -> int:
         where = f" ({error.filename})" if error.filename else ""
         _say(f"error: {error.strerror or error}{where}")
         return StorageError.exit_code
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _on_sigterm(number: int, frame: FrameType | None) -> None:
-    raise Terminated
 
 
 # --- commands: each returns the exit code and what --json prints ------------------------------------------------------

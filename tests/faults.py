@@ -20,7 +20,7 @@ from pathlib import Path
 
 from alembic.util.pyfiles import load_python_file
 
-from lab import failpoints, search
+from lab import failpoints, interrupts, search
 from lab import study as command
 from lab.errors import LabError
 from lab.progress import Progress
@@ -104,10 +104,10 @@ def begin(what: Callable[[], object]) -> int:
     if pid == 0:
         code = 1
         try:
-            signal.signal(signal.SIGTERM, command._on_sigterm)
-            os.write(there, b"!")
-            code = tried(what)
-        except command.Terminated:
+            with interrupts.heeded():
+                os.write(there, b"!")
+                code = tried(what)
+        except interrupts.Terminated:
             code = command.TERMINATED
         except KeyboardInterrupt:
             code = command.INTERRUPTED

@@ -16,7 +16,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from lab import failpoints, spool
+from lab import failpoints, interrupts, spool
 from lab.errors import StorageError
 from lab.knobs import TrialConfig, Value
 from lab.progress import Progress, best_text
@@ -182,6 +182,7 @@ class Coordinator:
                 self._accept(*done)
             self.results.collect()
             self.progress.tick()
+            interrupts.check()
 
     def _first_attempt(self) -> int:
         """Return the number of this session's first attempt at a trial, higher than any of an earlier session.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from lab import first_stage, own_families, spool, storage, workers
+from lab import first_stage, interrupts, own_families, spool, storage, workers
 from lab.errors import LabError, SpecError
 from lab.progress import Progress
 from lab.search import database as databases
@@ -146,6 +146,11 @@ def run(
     dataset = prepare(study, data_dir=data_dir, study_file=study_file)
     notes = own_families.check(study, dataset.image_shape, dataset.n_classes, study_file)
     notes += first_stage.shared_starts(study)
+
+    def beat() -> None:
+        progress.tick()
+        interrupts.check()
+
     with contextlib.ExitStack() as stack:
         stack.enter_context(storage.coordinator_lock(home, name))
         spool.clean_temporaries(home, name)
@@ -153,7 +158,7 @@ def run(
         stack.callback(_clean_quietly, home, name)
         stack.callback(progress.end)
         hands = workers.open_engine(
-            engine_name, n_workers, home=home, device=device, tick=progress.tick, ray_address=ray_address
+            engine_name, n_workers, home=home, device=device, tick=beat, ray_address=ray_address
         )
         stack.callback(hands.close)
         if home.search_uri is None and not home.optuna_db.exists():

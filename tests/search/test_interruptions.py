@@ -1,10 +1,14 @@
 import json
+import os
+import signal
 
 import pytest
 
-from lab import spool
+from lab import interrupts, spool, workers
 from lab.errors import StorageError
+from lab.progress import Progress
 from lab.storage import Home
+from lab.workers.inline import InlineEngine
 from tests.search.kills import booby_trap, killed_everywhere
 from tests.toys import Boom, FakeTracker, run, runs, state, toy
 
@@ -73,3 +77,34 @@ def test_an_outcome_of_another_configuration_is_not_published(home, monkeypatch)
     with pytest.raises(StorageError, match="another study or configuration"):
         run(study, home)
     assert runs(home) == {}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("place", "n_kept"), [("done", 1), ("tick", 0)])
+def test_a_signal_whose_exception_python_drops_ends_a_run_all_the_same(tmp_path, monkeypatch, number, place, n_kept):
+    study, home, undisturbed = toy(), Home(tmp_path / "signalled"), Home(tmp_path / "undisturbed")
+    n_all, own, dropped = run(study, undisturbed).n_trained, getattr(Progress, place), []
+    monkeypatch.setattr("sys.unraisablehook", lambda what: dropped.append(what.exc_type))
+
+    class Swallowing:
+        def __del__(self):
+            os.kill(os.getpid(), number)
+            for _ in range(1000):
+                pass  # the handler runs between two of these
+
+    def first(progress, **what):
+        monkeypatch.setattr(Progress, place, own)
+        own(progress, **what)
+        Swallowing()
+
+    def without_ticks(home, *, device, tick):  # as workers are, which the coordinator hears from when they are done
+        return InlineEngine(home, device=device)
+
+    if place == "done":
+        monkeypatch.setattr(workers, "InlineEngine", without_ticks)
+    monkeypatch.setattr(Progress, place, first)
+    with pytest.raises(KeyboardInterrupt), interrupts.heeded():
+        run(study, home)
+    assert len(dropped) == 1
+    assert run(study, home).n_trained == n_all - n_kept
+    assert state(home) == state(undisturbed)
