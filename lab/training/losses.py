@@ -15,10 +15,13 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from lab.knobs import TrialConfig
+from lab.models.layout import WHOLE
 
 Array = NDArray[np.float64]
+VECTOR = 16  # values of float32 that a processor computes at once
 
 
 def _cross_entropy(log_p_RBC: Tensor, gamma_R11: Tensor) -> Tensor:
@@ -125,8 +128,43 @@ def summed_cross_entropy(logits_RBC: Tensor, targets: Tensor) -> Tensor:
 
     Targets are labels (R, B) or distributions over the classes (R, B, C).
     """
+    is_few = logits_RBC.shape[-1] < VECTOR and targets.dim() == 2 and logits_RBC.device.type == "cpu"
+    if is_few and not torch.is_autocast_enabled("cpu"):
+        return _OfFewClasses.apply(logits_RBC, targets)
     total = F.cross_entropy(logits_RBC.flatten(0, 1), targets.flatten(0, 1), reduction="sum")
     return total / targets.shape[1]
+
+
+class _OfFewClasses(torch.autograd.Function):
+    """Cross-entropy with labels on the CPU, computed with the classes of all examples in rows, not in columns.
+
+    torch's own kernels take an example at a time, and are slow where its classes do not fill a vector: with 10 of them,
+    for 32 replicas and batches of 32, by a factor of 2.3 (studies/LOG.md). Shape suffix: E = R·B examples, filled up to
+    whole vectors (lab.models.layout), so that the bits of an example do not depend on its place.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits_RBC: Tensor, labels_RB: Tensor) -> Tensor:
+        R, B, C = ctx.shape = logits_RBC.shape
+        z_CE = logits_RBC.new_zeros(C, -(-R * B // WHOLE) * WHOLE)
+        examples_CE = z_CE[:, : R * B]
+        examples_CE.copy_(logits_RBC.reshape(-1, C).T)
+        z_CE -= z_CE.amax(dim=0)
+        labels_1E = labels_RB.reshape(1, -1)
+        right_E = examples_CE.gather(0, labels_1E)[0]
+        p_CE = z_CE.exp_()
+        sum_E = p_CE.sum(dim=0)
+        loss = (sum_E[: R * B].log() - right_E).sum() / B
+        p_CE /= sum_E * B
+        examples_CE.scatter_add_(0, labels_1E, torch.full_like(labels_1E, -1 / B, dtype=p_CE.dtype))
+        ctx.save_for_backward(examples_CE)  # the gradient: p less the one-hot label, of a mean over the batch
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (examples_CE,) = ctx.saved_tensors
+        return (examples_CE * gradient).T.reshape(ctx.shape), None
 
 
 class Errors(NamedTuple):
@@ -144,14 +182,23 @@ def errors(logits_RNC: Tensor, labels_RN: NDArray[np.int64]) -> tuple[Errors, Ar
         logits_RNC: Logits, any device.
         labels_RN: Labels; may be of shape (1, N) when all replicas share them.
     """
-    logits = logits_RNC.detach().to("cpu", torch.float64)
-    log_probabilities = torch.log_softmax(logits, dim=-1).numpy()
-    probabilities = np.exp(log_probabilities)
-    labels = np.broadcast_to(labels_RN, probabilities.shape[:2])[..., None]
-    log_right = np.take_along_axis(log_probabilities, labels, axis=-1)[..., 0]
-    right = np.take_along_axis(probabilities, labels, axis=-1)[..., 0]
-    brier = 1 - 2 * right + np.einsum("rnc,rnc->rn", probabilities, probabilities)
-    top = log_probabilities == log_probabilities.max(axis=-1, keepdims=True)
-    correct = np.take_along_axis(top, labels, axis=-1)[..., 0] / np.maximum(top.sum(axis=-1), 1)
+    logits = logits_RNC.detach().cpu().numpy()
+    R, N, C = logits.shape
+    z_CRN = np.empty((C, R, N))  # sums over few classes are fast if examples lie side by side
+    np.copyto(z_CRN, np.moveaxis(logits, -1, 0))
+    with np.errstate(invalid="ignore"):  # of a replica that has diverged
+        z_CRN -= z_CRN.max(axis=0)
+    p_CRN = np.exp(z_CRN)
+    sum_RN = p_CRN.sum(axis=0)
+    z_CRN -= np.log(sum_RN)
+    p_CRN /= sum_RN
+    labels_1RN = np.broadcast_to(labels_RN, (R, N))[None]
+    log_right = np.take_along_axis(z_CRN, labels_1RN, axis=0)[0]
+    right = np.take_along_axis(p_CRN, labels_1RN, axis=0)[0]
+    brier = 1 - 2 * right + np.einsum("crn,crn->rn", p_CRN, p_CRN)
+    top_CRN = z_CRN == z_CRN.max(axis=0)
+    n_top = top_CRN.view(np.uint8).sum(axis=0, dtype=np.uint32)
+    correct = np.take_along_axis(top_CRN, labels_1RN, axis=0)[0] / np.maximum(n_top, 1)
     correct = np.where(np.isfinite(log_right), correct, np.nan)
-    return Errors(-log_right.mean(axis=1), brier.mean(axis=1), 1 - correct.mean(axis=1)), log_probabilities
+    of_each = Errors(-log_right.mean(axis=1), brier.mean(axis=1), 1 - correct.mean(axis=1))
+    return of_each, np.moveaxis(z_CRN, 0, -1)

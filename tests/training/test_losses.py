@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy.special import log_softmax
 from sklearn.utils.class_weight import compute_class_weight
 
@@ -140,3 +141,69 @@ def test_balanced_weights_are_those_of_scikit_learn_and_absent_classes_have_none
 def test_an_unknown_loss_is_an_error():
     with pytest.raises(ValueError, match="hinge"):
         Criterion("hinge", NONE_R, NONE_R)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("n_classes", [2, 3, 10, 15, 16, 20])
+@pytest.mark.parametrize(("n_replicas", "n_batch"), [(1, 1), (3, 11), (32, 32)])
+def test_the_summed_cross_entropy_of_any_number_of_classes_is_that_of_torch(dtype, n_classes, n_replicas, n_batch):
+    rng = np.random.default_rng(n_classes)
+    logits = torch.from_numpy(10 * rng.standard_normal((n_replicas, n_batch, n_classes))).to(dtype).requires_grad_()
+    labels = torch.from_numpy(rng.integers(0, n_classes, (n_replicas, n_batch)))
+    total = losses.summed_cross_entropy(logits, labels)
+    expected = sum(F.cross_entropy(logits[r], labels[r]) for r in range(n_replicas))
+    tight = {"rtol": 1e-5, "atol": 1e-7} if dtype == torch.float32 else {"rtol": 1e-13, "atol": 1e-16}
+    torch.testing.assert_close(total, expected, **tight)
+    (found,), (wanted,) = (torch.autograd.grad(3 * value, logits) for value in (total, expected))
+    torch.testing.assert_close(found, wanted, **tight)
+    assert found.dtype == dtype
+
+
+def test_the_gradient_of_an_example_has_the_same_bits_at_every_place():
+    rng = np.random.default_rng(0)
+    for n in range(1, 200):
+        logits = torch.from_numpy(5 * rng.standard_normal((1, n, 10), dtype=np.float32)).requires_grad_()
+        labels, order = torch.from_numpy(rng.integers(0, 10, (1, n))), torch.from_numpy(rng.permutation(n))
+        moved = logits.detach()[:, order].requires_grad_()
+        (first,) = torch.autograd.grad(losses.summed_cross_entropy(logits, labels), logits)
+        (second,) = torch.autograd.grad(losses.summed_cross_entropy(moved, labels[:, order]), moved)
+        assert first[:, order].numpy().tobytes() == second.numpy().tobytes()
+
+
+def test_logits_of_one_replica_that_are_not_finite_leave_the_gradients_of_the_others_alone():
+    rng = np.random.default_rng(0)
+    logits = torch.from_numpy(rng.standard_normal((4, 8, 10), dtype=np.float32))
+    labels = torch.from_numpy(rng.integers(0, 10, (4, 8)))
+    broken = logits.clone()
+    broken[1, 3, 2], broken[2, 5, 1] = float("inf"), float("nan")
+    (healthy,), (other,) = (
+        torch.autograd.grad(losses.summed_cross_entropy(x, labels), x)
+        for x in (logits.requires_grad_(), broken.requires_grad_())
+    )
+    for r in (0, 3):
+        assert healthy[r].numpy().tobytes() == other[r].numpy().tobytes()
+    assert torch.isnan(other[1]).any() and torch.isnan(other[2]).any()
+
+
+def test_errors_are_those_of_scipy_and_of_a_replica_that_diverged_not_a_number(recwarn):
+    rng = np.random.default_rng(0)
+    logits = torch.from_numpy(20 * rng.standard_normal((5, 40, 10), dtype=np.float32))
+    labels = rng.integers(0, 10, (1, 40))
+    logits[0, 0, 3] = logits[0, 0].amax().clone() + 1
+    logits[0, 0, 5] = logits[0, 0, 3]  # a tie
+    broken = logits.clone()
+    broken[3, 7, 2], broken[4, 0] = float("inf"), float("nan")
+    for given, healthy in ((logits, 5), (broken, 3)):
+        found, log_p = losses.errors(given, labels)
+        expected = log_softmax(given[:healthy].double().numpy(), axis=-1)
+        np.testing.assert_allclose(log_p[:healthy], expected, rtol=1e-12, atol=1e-13)
+        label_hot = np.eye(10)[labels[0]]
+        np.testing.assert_allclose(found.loss[:healthy], -(expected * label_hot).sum(-1).mean(-1), rtol=1e-12)
+        np.testing.assert_allclose(
+            found.risk[:healthy], ((np.exp(expected) - label_hot) ** 2).sum(-1).mean(-1), rtol=1e-12
+        )
+        top = expected == expected.max(-1, keepdims=True)
+        wrong = 1 - (top / top.sum(-1, keepdims=True) * label_hot).sum(-1).mean(-1)
+        np.testing.assert_allclose(found.error[:healthy], wrong, rtol=1e-12)
+        assert np.isnan(np.stack(found)[:, healthy:]).all()
+    assert len(recwarn) == 0
