@@ -6,7 +6,12 @@ study (command line) → search (Optuna asks) → workers → training (many rep
 `lab.decompose(probabilities, labels)` decomposes anyone's predictions.
 """
 
+import os
 from typing import Any
+
+# On processors other than Intel's, MKL otherwise computes a product in an order that follows its place in memory, and
+# a replica's bits would follow its place in the pack. MKL reads this at the first product of the process.
+os.environ.setdefault("MKL_CBWR", "AUTO")
 
 __version__ = "0.1.0"
 __all__ = ["Decomposition", "decompose"]

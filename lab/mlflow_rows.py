@@ -1,8 +1,8 @@
 """Parameters and metrics of a run, as rows of the tables of MLflow's SQLite database.
 
-MLflow's own `log_batch` makes two objects of SQLAlchemy of every metric: that was a third of what a trial took of the
-coordinator (studies/LOG.md). Three statements leave the same rows, which a test compares. But the tables are MLflow's:
-where they are not exactly those that are known here, `log_batch` is what is used.
+MLflow's own `log_batch` makes two objects of SQLAlchemy of every metric: publishing a trial of 673 metric rows took 59
+ms of processor time with it and takes 23 without (studies/LOG.md). Three statements leave the same rows, which a test
+compares. But the tables are MLflow's: where they are not exactly those known here, `log_batch` is what is used.
 """
 
 from collections.abc import Sequence
@@ -44,7 +44,7 @@ def write(engine: "Engine", run_id: str, params: "Sequence[Param]", metrics: "Se
         engine: Of a database of which `are_known` is true.
         run_id: The run.
         params: Its parameters.
-        metrics: Its metrics, finite. The latest of a name is the last by step, time and value, as in MLflow.
+        metrics: All of its metrics, finite. The latest of a name is the last by step, time and value, as in MLflow.
 
     Raises:
         SQLAlchemyError: The database cannot be written, or has no such run.

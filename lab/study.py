@@ -38,8 +38,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with (
             interrupts.heeded(),
-            contextlib.redirect_stdout(sys.stderr),
-        ):  # a library that prints must not spoil the JSON
+            contextlib.redirect_stdout(sys.stderr),  # a library that prints must not spoil the JSON
+        ):
             code, result = COMMANDS[args.command](args)
         if getattr(args, "json", False):
             _print_json(result)
@@ -179,7 +179,8 @@ def _status(args: argparse.Namespace) -> tuple[int, Any]:
 
 def _status_text(row: dict[str, Any]) -> str:
     counts = ", ".join(f"{n} {outcome}" for outcome, n in row["counts"].items() if n) or "no trial done"
-    planned, is_cut = row["n_planned"], sum(row["counts"].values()) > (row["n_planned"] or 0)
+    planned = row["n_planned"]
+    is_cut = planned is not None and sum(row["counts"].values()) > planned
     text = f"{row['study']}: {counts}" + (f", {planned} planned by now" if is_cut else f" of {planned}")
     if row["targets"]:
         text += ", {reached} of {trials} as sure as asked".format(**row["targets"])

@@ -1,8 +1,8 @@
 """Which commits of a SQLite database wait for the disk: of several that belong together, the one that ends them.
 
 In a write-ahead log, a commit that is synced (`PRAGMA synchronous = FULL`, SQLite's default) takes all before it to the
-disk with it: they stand before it in the same file. So a power cut may undo commits that did not wait only as long as
-none has waited after them, the last first; a kill of the process undoes none. Source:
+disk with it: they stand before it in the same file. A commit that did not wait may be undone by a power cut, until the
+next one that waits; a kill of the process does not undo it. Source:
 https://www.sqlite.org/pragma.html#pragma_synchronous, https://www.sqlite.org/wal.html
 """
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Syncs:
-    """Decides it for the connections of one engine of SQLAlchemy; without an engine there is nothing to decide.
+    """Sets `PRAGMA synchronous` on the connections of one engine of SQLAlchemy; nothing, if there is no engine.
 
     Databases without a write-ahead log, and servers, are left as they are.
     """
@@ -38,7 +38,7 @@ class Syncs:
             self._mode = "FULL"
 
     def close(self) -> None:
-        """Decide it no longer: others may use the engine. A connection in its pool stays as it is."""
+        """Stop; others may use the engine. A connection in its pool stays as it is."""
         if self._engine is not None:
             from sqlalchemy import event
 
@@ -47,7 +47,7 @@ class Syncs:
 
     def _prepare(self, connection: Any, record: Any, proxy: Any) -> None:
         """Set the mode of a connection that leaves the pool: no transaction is open then."""
-        if record.info.get("synchronous", "FULL") == self._mode:
+        if record.info.get("synchronous") == self._mode:
             return
         if connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
             connection.execute(f"PRAGMA synchronous = {self._mode}")

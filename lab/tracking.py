@@ -167,17 +167,17 @@ class Tracker:
             return run_id
         with mlflow_errors(f"{self._study}: {key} could not be published"):
             failpoints.hit("publish")
+            if run_id and published != digest:
+                self._client.delete_run(run_id)
+                run_id = ""
+            if not run_id:  # before its artifacts, for good: none may be left that no run has
+                run = self._client.create_run(
+                    self.experiment_id, _milliseconds(manifest["started"]), _tags(outcome, digest), key
+                )
+                run_id = run.info.run_id
+                self._known[key] = (run_id, "RUNNING", digest)
+                failpoints.hit("publish.run")
             with self._syncs.later():  # the end of the run waits for the disk, and takes all this with it
-                if run_id and published != digest:
-                    self._client.delete_run(run_id)
-                    run_id = ""
-                if not run_id:
-                    run = self._client.create_run(
-                        self.experiment_id, _milliseconds(manifest["started"]), _tags(outcome, digest), key
-                    )
-                    run_id = run.info.run_id
-                    self._known[key] = (run_id, "RUNNING", digest)
-                    failpoints.hit("publish.run")
                 self._fill(run_id, outcome)
                 self._store(run_id, {**outcome.contents, MANIFEST: record})
             status = "FINISHED" if outcome.status in ("finished", "diverged", "pruned") else "FAILED"

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
-from lab import live
+from lab import interrupts, live
 from lab.errors import LabError, SpecError, StorageError
 from lab.mlflow_store import VIEW, is_server, prepare_environment, remove_stray, tracking_uri
 from lab.spec import check_name
@@ -141,6 +141,7 @@ def serve(
                 webbrowser.open(address)
         while True:
             _check(servers)
+            interrupts.check()
             time.sleep(0.3)
     except KeyboardInterrupt:
         return 0

@@ -32,9 +32,9 @@ MIN_TRIALS = 10
 N_FOLDS, N_SHUFFLES, N_BOOTSTRAPS = 5, 5, 40
 N_SPLITS, ENOUGH_OF_SPLITS = 3, 600  # into folds; fewer with so many trials that one split says it as surely
 # With many trials a leaf averages several, and fewer trees say the same. At 300 and 1,000 trials of two known surfaces
-# importances from 20 trees were within 0.007 of those from 150 (root mean square over 4 seeds), where seeds differ by
-# 0.004 to 0.014 (the knob that moves most) and an interval's half width is 0.008 to 0.014; R² was lower by 0.006 to
-# 0.009 than with 60.
+# importances from 20 trees were within 0.007 of those from 150 (root mean square over 4 seeds), where seeds, over these
+# sizes and 100 trials, differ by 0.004 to 0.019 and an interval's half width is 0.008 to 0.020; R² was lower by 0.006
+# to 0.009 than with 60.
 MANY = 300
 N_TREES = 60, 20  # with few and with many trials
 # The bands average 40 such forests; at 1,000 trials those of 8 trees were 3 % and 5 % wider than those of 12, and at

@@ -12,6 +12,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from lab import interrupts
 from lab.errors import LabError
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ class BackgroundPublisher(Publisher):
         self._hurry.set()
         self._todo.put(None)  # wakes the thread
         while self._thread.is_alive() and not self._settled.wait(0.2):
-            pass
+            interrupts.check()
 
     def close(self) -> None:
         """Let the run end that is being sent, and stop."""

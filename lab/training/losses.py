@@ -182,7 +182,7 @@ def errors(logits_RNC: Tensor, labels_RN: NDArray[np.int64]) -> tuple[Errors, Ar
         logits_RNC: Logits, any device.
         labels_RN: Labels; may be of shape (1, N) when all replicas share them.
     """
-    logits = logits_RNC.detach().cpu().numpy()
+    logits = logits_RNC.detach().to("cpu", torch.promote_types(logits_RNC.dtype, torch.float32)).numpy()
     R, N, C = logits.shape
     z_CRN = np.empty((C, R, N))  # sums over few classes are fast if examples lie side by side
     np.copyto(z_CRN, np.moveaxis(logits, -1, 0))

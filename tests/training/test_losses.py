@@ -207,3 +207,11 @@ def test_errors_are_those_of_scipy_and_of_a_replica_that_diverged_not_a_number(r
         np.testing.assert_allclose(found.error[:healthy], wrong, rtol=1e-12)
         assert np.isnan(np.stack(found)[:, healthy:]).all()
     assert len(recwarn) == 0
+
+
+def test_errors_of_bfloat16_are_those_of_the_same_values_in_float32():
+    logits = torch.randn(3, 7, 10, generator=torch.Generator().manual_seed(0)).bfloat16()
+    labels = np.zeros((1, 7), dtype=np.int64)
+    (found, log_p), (wanted, expected) = losses.errors(logits, labels), losses.errors(logits.float(), labels)
+    assert np.array_equal(np.stack(found), np.stack(wanted))
+    assert np.array_equal(log_p, expected)

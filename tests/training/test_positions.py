@@ -5,6 +5,8 @@ something over: no width, batch or pack is a multiple of a vector, except where 
 """
 
 import dataclasses
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -91,3 +93,21 @@ def test_so_it_has_with_every_technique(digits, monkeypatch, change, family):
     config = dataclasses.replace(SMALL, **FAMILIES[family] | change)
     for dtype in (torch.float32, torch.float64):
         assert_positions_do_not_matter(config, digits, monkeypatch, 5, dtype)
+
+
+def test_products_of_before_the_training_do_not_make_bits_follow_the_pack():
+    code = """
+from lab.data import datasets
+datasets.load("teacher", seed=0, n_test=33, n_validation=20)  # trains a network
+from lab import training
+from lab.knobs import TrialConfig
+from lab.spec import Replication
+digits = datasets.load("digits", seed=0, n_test=33, n_validation=20)
+config = TrialConfig(depth=2, width=6, epochs=2, n_train=30)
+found = set()
+for pack_size in (1, 3, 5):
+    *_, last = training.fit(config, digits, Replication("disjoint", 5, 3), seed=1, n_evaluations=1, pack_size=pack_size)
+    found.add(last.probabilities_test_DINC.tobytes())
+assert len(found) == 1, len(found)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
