@@ -186,16 +186,18 @@ class Crew:
 
         One is "attacked"; several of evenly rising strengths are "attacked_1", "attacked_2" …
         """
-        epsilon_R = torch.tensor([c.attack_epsilon for c in self.members.configs_R], device=self.sets_R.device)
+        epsilon_R = np.array([c.attack_epsilon for c in self.members.configs_R])
         if not epsilon_R.any():
             return {}
-        rows_S = torch.arange(len(self), device=self.sets_R.device) if rows_S is None else rows_S
-        n = self.config.attack_strengths
-        shares = {"attacked": 1.0} if n == 1 else {f"attacked_{k}": k / n for k in range(1, n + 1)}
-        return {
-            condition: Attack("pgd", self._sets.box(share * epsilon_R[rows_S], self.sets_R[rows_S]))
-            for condition, share in shares.items()
-        }
+        device = self.sets_R.device
+        rows_S = torch.arange(len(self), device=device) if rows_S is None else rows_S
+        n, attacks = self.config.attack_strengths, {}
+        for k in range(1, n + 1):
+            # rounded once, as the strength of a trial that has it alone
+            share_R = torch.tensor(epsilon_R * (k / n), dtype=torch.float32, device=device)
+            box = self._sets.box(share_R[rows_S], self.sets_R[rows_S])
+            attacks["attacked" if n == 1 else f"attacked_{k}"] = Attack("pgd", box)
+        return attacks
 
     def state(self) -> dict[str, Tensor]:
         """Return all that training goes on from, by name, without a copy: write it down before training goes on.
