@@ -3,7 +3,7 @@
 As `interventions`, with a convolutional baseline and the techniques that only such networks have: dropout of whole
 channels, average pooling, two convolutions before each pooling, shifts and turns of the image. All variants are trained
 on the same training sets from the same seeds and measured at the same test images.
-Fixed: data, learning rate (tuned for none of them).  Takes: 57 s on 2 cores of an AMD EPYC (n = 1).
+Fixed: data, learning rate (tuned for none of them).  Takes: 57 and 59 s on 2 cores of an AMD EPYC.
 Run: python -m lab.study run interventions_cnn        (--data fashion_mnist wants a GPU; --smoke: a small version)
 """
 
