@@ -21,7 +21,7 @@ import urllib.request
 import webbrowser
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, Any, NoReturn
+from typing import IO, TYPE_CHECKING, Any
 
 from lab import interrupts, live
 from lab.errors import LabError, SpecError, StorageError
@@ -31,15 +31,11 @@ from lab.storage import Home, masked
 from lab.tracking import relocate
 
 if TYPE_CHECKING:
-    from types import FrameType
+    pass
 
 FIRST_LIVE = 8800  # where to look first for a free port for the live page
 LOOPBACK = ("127.0.0.1", "localhost")
 PATIENCE = 90.0  # seconds until a server has to answer; the MLflow UI took 8 on a busy machine of two cores
-
-
-class _Terminated(BaseException):
-    """SIGTERM arrived."""
 
 
 @dataclass
@@ -124,7 +120,8 @@ def serve(
     if study is not None:
         check_name(study, "study")
     servers, live_page = _servers(home, ports), contextlib.ExitStack()
-    before = _on_sigterm(_raise_terminated)
+    heeded = contextlib.ExitStack()
+    heeded.enter_context(interrupts.heeded())
     try:
         for server in servers:
             server.start()
@@ -143,28 +140,17 @@ def serve(
             _check(servers)
             interrupts.check()
             time.sleep(0.3)
+    except interrupts.Terminated:
+        return 128 + signal.SIGTERM
     except KeyboardInterrupt:
         return 0
-    except _Terminated:
-        return 128 + signal.SIGTERM
     finally:
-        _on_sigterm(signal.SIG_IGN)  # not interrupted while stopping
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # not interrupted while stopping
         live_page.close()
         for server in servers:
             server.stop()
         remove_stray(home)
-        _on_sigterm(before)
-
-
-def _raise_terminated(number: int, frame: "FrameType | None") -> NoReturn:
-    raise _Terminated
-
-
-def _on_sigterm(handler: Any) -> Any:
-    """Set what SIGTERM does and return what it did; only the main thread can."""
-    if threading.current_thread() is threading.main_thread():
-        return signal.signal(signal.SIGTERM, handler)
-    return None
+        heeded.close()
 
 
 def _servers(home: Home, ports: tuple[int, int]) -> list[_Server]:
