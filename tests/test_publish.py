@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import mlflow_store, search, spool, study, verify
+from lab import interrupts, mlflow_store, search, spool, study, verify
 from lab.errors import StorageError
 from lab.search import publisher
 from lab.search.publisher import BackgroundPublisher
@@ -165,6 +165,16 @@ def test_a_server_that_is_away_is_asked_now_and_then_only(home, monkeypatch):
         time.sleep(0.01)
     background.close()
     assert server.n_calls - before <= 6
+
+
+def test_who_waits_for_a_server_at_the_end_is_interrupted_also_if_python_dropped_the_exception(home, monkeypatch):
+    server = Server(home)
+    background = BackgroundPublisher(server.open, lambda run_ids: time.sleep(2.0))
+    background.publish(Path("/nowhere/explore-0000"))
+    monkeypatch.setattr(interrupts, "_came", [interrupts.Terminated])
+    with pytest.raises(interrupts.Terminated):
+        background.finish()
+    background.close()
 
 
 def test_a_history_of_another_study_ends_the_run(home):
