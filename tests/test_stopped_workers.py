@@ -40,7 +40,7 @@ def stopped(engine, **trouble):
 
 
 def test_the_task_of_a_stopped_worker_goes_to_another_within_five_seconds(engine):
-    pid = stopped(engine, seconds=0.3)
+    pid = stopped(engine, held=[1])
     started = time.monotonic()
     [(task, path)] = drain(engine)
     assert time.monotonic() - started < processes.STOPPED_SECONDS + 5.0
@@ -52,15 +52,19 @@ def test_the_task_of_a_stopped_worker_goes_to_another_within_five_seconds(engine
 
 @pytest.mark.parametrize("late", [False, True], ids=["before the other", "after the other"])
 def test_the_result_of_a_worker_that_is_continued_is_refused_by_its_attempt(engine, late):
-    pid = stopped(engine, seconds=2.0)
+    pid = stopped(engine, held=[1, 2])
     written = engine.home.outcome_of("toy", "explore-0000")
+    first, second = (fake_worker.gate(engine.home, attempt) for attempt in (1, 2))
+    first.touch()  # it goes on as soon as it is continued
     if late:
+        second.touch()
         [(task, path)] = drain(engine)
         os.kill(pid, signal.SIGCONT)
     else:
         wait_for(lambda: len(pids(engine.home.root)) == 2, engine)  # its place is taken
         os.kill(pid, signal.SIGCONT)
         wait_for(lambda: spool.attempt_of(written) == 1, engine)  # and its result means nothing to the engine
+        second.touch()
         [(task, path)] = drain(engine)
     end = time.monotonic() + 10.0
     while alive(pid) and time.monotonic() < end:
@@ -73,7 +77,8 @@ def test_the_result_of_a_worker_that_is_continued_is_refused_by_its_attempt(engi
 
 def test_a_short_stop_costs_nothing(engine, monkeypatch):
     monkeypatch.setattr(processes, "STOPPED_SECONDS", 30.0)
-    pid = stopped(engine, seconds=0.1)
+    pid = stopped(engine, held=[1])
+    fake_worker.gate(engine.home, 1).touch()
     assert engine.next_done(0.7) is None
     os.kill(pid, signal.SIGCONT)
     [(task, _)] = drain(engine)
@@ -82,7 +87,8 @@ def test_a_short_stop_costs_nothing(engine, monkeypatch):
 
 def test_time_in_which_the_coordinator_is_stopped_too_does_not_count(engine, monkeypatch):
     monkeypatch.setattr(processes, "STOPPED_SECONDS", 5.0)
-    pid = stopped(engine, seconds=0.1)
+    pid = stopped(engine, held=[1])
+    fake_worker.gate(engine.home, 1).touch()
     assert engine.next_done(0.1) is None
     monkeypatch.setattr(processes, "monotonic", lambda: time.monotonic() + 3600.0)  # Ctrl-Z, and fg an hour later
     assert engine.next_done(0.1) is None
