@@ -1,0 +1,190 @@
+"""What runs on a GPU, on an emulated one (tests/emulated_gpu.py): it ends as on the CPU, and the host does not wait."""
+
+import contextlib
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from lab import training
+from lab.data.datasets import load
+from lab.knobs import TrialConfig
+from lab.spec import Replication
+from lab.training import batches, counters, loop, optimizers
+from lab.training.job import Job
+from tests.emulated_gpu import emulated_gpu
+
+# a rate of few bits: on a GPU rates are float32
+CONFIG = TrialConfig(width=6, depth=2, epochs=12, n_train=30, batch_size=8, learning_rate=2.0**-5)
+PLAN = Replication(scheme="bootstrap", n_resamples=2, n_inits=2)
+OTHERS = [
+    {"learning_rate": 2.0**-8},
+    {"init_scheme": "orthogonal", "init_gain": 2.0},
+    {"dropout": 0.4, "clip_norm": 0.1},
+    {"patience": 1, "momentum": 0.0, "label_noise": 0.3},
+]
+DECAYS = [{"weight_decay": 0.125, "l1": 0.01}]  # not with batch norm, see test_packs.py
+KNOBS = [
+    {},
+    {"optimizer": "sgd", "nesterov": True},
+    {"optimizer": "adamw", "schedule": "one_cycle"},
+    {"n_train": 32},  # all batches are of one size
+    {"n_train": 6},  # there is but one, a short one
+    {"norm": "layer", "activation": "gelu", "residual": "on"},
+    {"family": "cnn", "norm": "batch", "optimizer": "sgd"},  # Adam makes steps of the rounding of a bias before a norm
+    {"family": "cnn", "pooling": "average", "spatial_dropout": 0.3},
+    {"family": "cnn", "frozen": 0.5, "depth": 2},
+    {"family": "cnn", "frozen": 1.0, "head_rate_factor": 4.0},
+    {"family": "resnet", "norm": "group", "depth": 1, "width": 3, "epochs": 5, "optimizer": "sgd"},
+    {"loss": "focal", "class_weights": "balanced"},
+    {"loss": "brier", "label_smoothing": 0.1},
+    {"averaging": "ema", "norm": "batch"},
+    {"averaging": "swa"},
+    {"adversarial": "pgd", "epsilon": 0.1},
+    {"adversarial": "fgsm", "attack_epsilon": 0.05, "attack_strengths": 2},
+    {"mixup": 0.5},
+    {"flip": 0.5, "shift": 0.1, "cutout": 0.3, "brightness": 0.2, "contrast": 0.2},
+    {"rotation": 10.0, "zoom": 0.2, "pixel_noise": 0.1},
+    {"corruption": "gaussian_noise", "normalize": "none"},
+    {"noisy_targets": True, "label_noise": 0.2, "imbalance_ratio": 3.0},
+]
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load("digits", seed=0, n_test=40, n_validation=20)
+
+
+def jobs_of(config):
+    others = OTHERS if config.norm == "batch" else OTHERS + DECAYS
+    return [Job(config, PLAN), *(Job(dataclasses.replace(config, **other), PLAN) for other in others)]
+
+
+def train(jobs, digits, **options):
+    return list(training.fit_many(jobs, digits, seed=1, n_evaluations=3, dtype=torch.float64, **options))
+
+
+def same(found, expected):
+    for of_jobs, wanted in zip(found, expected, strict=True):
+        for first, second in zip(of_jobs, wanted, strict=True):
+            assert first.epoch == second.epoch
+            assert first.diverged_R.tolist() == second.diverged_R.tolist()
+            for name in ("probabilities_test_DINC", "probabilities_val_DINC"):
+                np.testing.assert_allclose(getattr(first, name), getattr(second, name), rtol=1e-5, atol=1e-7)
+            assert first.metrics.keys() == second.metrics.keys()
+            for name, values in first.metrics.items():
+                np.testing.assert_allclose(values, second.metrics[name], rtol=1e-5, atol=1e-7, err_msg=name)
+
+
+@contextlib.contextmanager
+def no_waiting(monkeypatch, gpu):
+    """Have the host's waiting refused in every step but those of a first epoch, which lays tables out."""
+
+    def watched(part):
+        def step(crew, *args):
+            gpu.is_busy = crew.epoch > 0
+            try:
+                part(crew, *args)
+            finally:
+                gpu.is_busy = False
+
+        return step
+
+    with monkeypatch.context() as patch:
+        for name in ("_differentiate", "_update"):
+            patch.setattr(loop, name, watched(getattr(loop, name)))
+        yield
+
+
+@pytest.mark.parametrize("knobs", KNOBS, ids=lambda knobs: ",".join(map(str, knobs)) or "plain")
+def test_a_training_ends_as_on_the_cpu_and_no_step_has_the_host_wait(digits, monkeypatch, knobs):
+    jobs = jobs_of(dataclasses.replace(CONFIG, **knobs))
+    expected = train(jobs, digits)
+    with emulated_gpu(monkeypatch) as gpu, no_waiting(monkeypatch, gpu):
+        same(train(jobs, digits, device="cuda"), expected)
+    assert gpu.n_replays > 0
+
+
+def test_memory_that_runs_out_in_a_step_or_in_a_capture_costs_no_result(digits, monkeypatch):
+    jobs, events = jobs_of(dataclasses.replace(CONFIG, dropout=0.25)), []
+    expected = train(jobs, digits)
+    with emulated_gpu(monkeypatch) as gpu:
+        # theta of 24 replicas fits; in a capture there is less room
+        n_values = 12 * -(-training.count_parameters(CONFIG, (1, 8, 8), 10) // 16) * 16
+        capturing = gpu.capturing
+
+        @contextlib.contextmanager
+        def narrow(*args, **options):
+            gpu.most = n_values
+            with capturing(*args, **options):
+                yield
+            gpu.most = 2**40
+
+        monkeypatch.setattr(torch.cuda, "graph", narrow)
+        same(train(jobs, digits, device="cuda", on_event=events.append), expected)
+    assert events
+    assert all("did not fit in the memory of cuda" in event for event in events)
+
+
+def test_packs_are_as_large_as_the_free_memory_says(digits, monkeypatch):
+    sizes, own = [], loop._one_step
+
+    def noted(crew, sets, moment):
+        sizes.append(len(crew))
+        own(crew, sets, moment)
+
+    monkeypatch.setattr(loop, "_one_step", noted)
+    jobs = jobs_of(CONFIG)
+    expected = train(jobs, digits)
+    sizes.clear()
+    with emulated_gpu(monkeypatch, free=200_000):
+        same(train(jobs, digits, device="cuda"), expected)
+    assert 1 < max(sizes) < 24
+
+
+# -- what a real device would not do either
+
+
+def replayed_alone(digits, monkeypatch):
+    with emulated_gpu(monkeypatch) as gpu, no_waiting(monkeypatch, gpu):
+        return train([Job(dataclasses.replace(CONFIG, dropout=0.25, schedule="cosine"), PLAN)], digits, device="cuda")
+
+
+def test_a_graph_that_reads_numbers_of_the_host_or_memory_that_was_left_is_found_out(digits, monkeypatch):
+    job = Job(dataclasses.replace(CONFIG, dropout=0.25, schedule="cosine"), PLAN)
+    expected = train([job], digits)
+    same(replayed_alone(digits, monkeypatch), expected)
+    mutants = {
+        (optimizers._Block, "rate"): lambda block, moment: block.rates[moment.k],
+        (batches, "stored"): lambda old, new, device: new.to(device),
+        (counters, "stored"): lambda old, new, device: new.to(device),
+    }
+    for (where, name), mutant in mutants.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(where, name, mutant)
+            with pytest.raises(AssertionError, match="Not equal to tolerance"):
+                same(replayed_alone(digits, monkeypatch), expected)
+
+
+def test_a_step_that_asks_the_host_is_found_out(digits, monkeypatch):
+    own = loop._update
+
+    def asking(crew, moment):
+        own(crew, moment)
+        assert crew.pack.theta_RP.sum().item() != 0.5
+
+    monkeypatch.setattr(loop, "_update", asking)
+    with pytest.raises((AssertionError, RuntimeError), match=r"the host waits|when stream is capturing"):
+        replayed_alone(digits, monkeypatch)
+
+
+def test_tensors_of_two_devices_do_not_meet(monkeypatch):
+    with emulated_gpu(monkeypatch):
+        there, here = torch.ones(2, 3, device="cuda"), torch.ones(2, 3)
+        assert there.device.type == there.sum(dim=0).device.type == torch.zeros_like(there).device.type == "cuda"
+        with pytest.raises(RuntimeError, match="same device"):
+            there + here
+        with pytest.raises(TypeError, match="numpy"):
+            there.numpy()
+        assert (there.cpu() + here).tolist() == [[2.0] * 3] * 2
