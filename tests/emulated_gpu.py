@@ -200,7 +200,7 @@ class _Functions(TorchFunctionMode):
                 wanted, rest[k] = value.device, value.dtype
             elif isinstance(value, str | torch.device):
                 wanted, rest[k] = value, None
-        rest = [value for value in rest if value is not None]
+        rest = [value for value in rest if value is not None and not isinstance(value, bool)]  # whether to wait
         here = tensor.device.type
         there = here if wanted is None else torch.device(wanted).type
         moved = func(tensor, *rest, **kwargs) if rest or kwargs else tensor
@@ -227,13 +227,20 @@ def emulated_gpu(monkeypatch: Any, *, free: int = 2**30, most: int = 2**40) -> I
         "CUDAGraph": _Graph, "graph": Gpu.current.capturing, "device": lambda _: contextlib.nullcontext(),
         "synchronize": lambda *_: None, "empty_cache": lambda: None,
         "mem_get_info": lambda *_: (Gpu.current.free, 2 * Gpu.current.free),
+        "is_available": lambda: True, "device_count": lambda: 1, "get_device_name": lambda *_: "emulated",
         "memory_reserved": lambda *_: 0, "memory_allocated": lambda *_: 0,
     }  # fmt: skip
     with monkeypatch.context() as patch:
         for name, stand_in in stand_ins.items():
             patch.setattr(torch.cuda, name, stand_in)
         patch.setattr(torch.optim.Optimizer, "_group_tensors_by_device_and_dtype", staticmethod(_groups))
+        patch.setattr(torch.optim.Optimizer, "_accelerator_graph_capture_health_check", lambda _: None)
         autocast = torch.autocast
         patch.setattr(torch, "autocast", lambda _device, *args, **options: autocast("cpu", *args, **options))
-        with _Functions():
-            yield Gpu.current
+        overwrites = torch.__future__.get_overwrite_module_params_on_conversion()
+        torch.__future__.set_overwrite_module_params_on_conversion(True)  # a tensor of the host cannot become another
+        try:
+            with _Functions():
+                yield Gpu.current
+        finally:
+            torch.__future__.set_overwrite_module_params_on_conversion(overwrites)

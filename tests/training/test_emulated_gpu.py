@@ -2,18 +2,24 @@
 
 import contextlib
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from lab import training
+from benchmarks import throughput
+from lab import models, spool, training
 from lab.data.datasets import load
 from lab.knobs import TrialConfig
 from lab.spec import Replication
+from lab.storage import Home
 from lab.training import batches, counters, loop, optimizers
 from lab.training.job import Job
+from lab.trial import evaluate_together
 from tests.emulated_gpu import emulated_gpu
+from tests.test_bundles import task
 
 # a rate of few bits: on a GPU rates are float32
 CONFIG = TrialConfig(width=6, depth=2, epochs=12, n_train=30, batch_size=8, learning_rate=2.0**-5)
@@ -49,6 +55,31 @@ KNOBS = [
     {"corruption": "gaussian_noise", "normalize": "none"},
     {"noisy_targets": True, "label_noise": 0.2, "imbalance_ratio": 3.0},
 ]
+
+
+class Net(nn.Sequential):
+    """A module of the user's. No batch norm: torch.func makes constants for it in C++, which are not emulated."""
+
+    def __init__(self, config, n_classes):
+        super().__init__(
+            nn.Conv2d(1, config.width, 3, padding=1), nn.Tanh(), nn.Dropout(0.25), nn.Flatten(),
+            nn.Linear(64 * config.width, n_classes),
+        )  # fmt: skip
+
+
+class Deciding(Net):
+    """One that cannot be stacked: Python asks for the value of a tensor."""
+
+    def forward(self, x):
+        return super().forward(x) if x.sum() > -1e9 else x
+
+
+def net(config, n_classes):
+    return Net(config, n_classes)
+
+
+def deciding(config, n_classes):
+    return Deciding(config, n_classes)
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +156,63 @@ def test_memory_that_runs_out_in_a_step_or_in_a_capture_costs_no_result(digits, 
         same(train(jobs, digits, device="cuda", on_event=events.append), expected)
     assert events
     assert all("did not fit in the memory of cuda" in event for event in events)
+
+
+def test_a_trial_goes_on_from_a_state_written_down(digits, monkeypatch):
+    jobs, states = jobs_of(dataclasses.replace(CONFIG, dropout=0.25, averaging="ema"))[-1:], []
+    expected = train(jobs, digits)
+
+    def note(state):
+        states.append({name: value.cpu().clone() for name, value in state().items()})
+
+    with emulated_gpu(monkeypatch):
+        same(train(jobs, digits, device="cuda", on_epoch=note), expected)
+        rest = train(jobs, digits, device="cuda", resume=states[4])
+    same(rest, expected[-len(rest) :])
+    assert 0 < len(rest) < len(expected)
+
+
+@pytest.mark.parametrize("family", [net, deciding], ids=["stacked", "one by one"])
+def test_a_module_of_the_users_own_is_trained_there_too(digits, monkeypatch, family):
+    models.register("net", family)
+    jobs = [Job(dataclasses.replace(CONFIG, family="net", epochs=3), PLAN)]
+    expected = train(jobs, digits)
+    with emulated_gpu(monkeypatch):
+        same(train(jobs, digits, device="cuda"), expected)
+
+
+def test_the_outcomes_of_trials_trained_together_are_those_of_the_cpu(monkeypatch, tmp_path):
+    def outcomes(device):
+        tasks = [task(k, device=device, learning_rate=2.0**-k, dropout=0.25, epochs=8) for k in (4, 6)]
+        return [spool.read_outcome(folder) for folder in evaluate_together(tasks, Home(tmp_path / device))]
+
+    expected = outcomes("cpu")
+    # alone, after an error in a bundle, they would be as good: it must not be that
+    monkeypatch.setattr("lab.trial.evaluate", None)
+    with emulated_gpu(monkeypatch) as gpu:
+        found = outcomes("cuda")
+    assert gpu.n_replays > 0
+    for first, second in zip(found, expected, strict=True):
+        assert first.status == second.status == "finished"
+        assert first.contents.keys() == second.contents.keys()
+        one, other = (json.loads(o.contents["decomposition.json"])["final"] for o in (first, second))
+        for name in ("risk", "bias_sq", "variance_resample", "variance_hi"):
+            assert one[name] == pytest.approx(other[name], abs=1e-3)
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_throughput_runs_there(monkeypatch, tmp_path):
+    with emulated_gpu(monkeypatch):
+        assert throughput.main(["--device", "cuda", "--quick"], tmp_path) == 0
+    content = json.loads((tmp_path / "throughput_cuda.json").read_text())
+    assert content["machine"]["gpu"] == "emulated"
+
+
+def test_epochs_are_timed_there(digits, monkeypatch):
+    with emulated_gpu(monkeypatch) as gpu:
+        seconds = training.epoch_seconds(((CONFIG, digits), (CONFIG, digits)), PLAN, seed=0, n_pairs=2, device="cuda")
+    assert seconds.shape == (2, 2)
+    assert gpu.n_replays > 0
 
 
 def test_packs_are_as_large_as_the_free_memory_says(digits, monkeypatch):
