@@ -1,6 +1,6 @@
 """Batches: which examples of its training set a replica sees at every step of an epoch.
 
-Shape suffixes: R replicas, S some of them, N examples, B batch, K batches of an epoch.
+Shape suffixes: R replicas, S some of them, U init streams, N examples, B batch, K batches of an epoch.
 """
 
 import numpy as np
@@ -31,7 +31,7 @@ class Batches:
     def begin(self, epoch: int) -> None:
         """Lay out the batches of an epoch, the first of which is 1."""
         device, size = self._sets_R.device, self._size
-        order_RN = self._sets.positions(self._orders(epoch).to(device), self._sets_R)
+        order_RN = self._sets.positions(self._orders(epoch), self._sets_R)
         n_full = order_RN.shape[1] // size
         full_KRB = order_RN[:, : n_full * size].unflatten(1, (n_full, size)).transpose(0, 1).contiguous()
         self._full_KRB = stored(self._full_KRB, full_KRB, device)
@@ -52,4 +52,5 @@ class Batches:
         """Return the order in which each replica passes over its training set in an epoch, shape (R, N)."""
         streams, index_R = np.unique(self._inits_R, return_inverse=True)
         orders = [seeds.generator(self._seed, "order", int(i), epoch).permutation(self._sets.n_train) for i in streams]
-        return torch.from_numpy(np.stack(orders)[index_R])
+        order_UN, index = (torch.from_numpy(x).to(self._sets_R.device) for x in (np.stack(orders), index_R))
+        return order_UN.index_select(0, index)  # on the device: what goes there is one order a stream
