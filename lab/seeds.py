@@ -9,7 +9,7 @@ which is what the crossed two-way decomposition assumes (`lab.analysis.decomposi
 """
 
 import hashlib
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,9 +52,20 @@ def text_key(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
+class _Key(np.random.SeedSequence):
+    """A key of Philox as it is: with `key=` numpy first asks the system for randomness that it then does not use."""
+
+    def __init__(self, key: int) -> None:
+        self._key = key
+
+    def generate_state(self, n_words: int, dtype: Any = np.uint64) -> NDArray[np.uint64]:
+        """Return the key and zeros."""
+        return np.array([self._key, *[0] * (n_words - 1)], dtype=np.uint64)
+
+
 def generator(seed: int, cause: Cause, *indices: int) -> np.random.Generator:
     """Return a numpy generator (Philox, counter-based) on the stream `stream(seed, cause, *indices)`."""
-    return np.random.Generator(np.random.Philox(key=stream(seed, cause, *indices)))
+    return np.random.Generator(np.random.Philox(_Key(stream(seed, cause, *indices))))
 
 
 def mix64(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
