@@ -4,7 +4,10 @@ Every training loss is the expectation, over the target distribution q of an exa
 Σ_c w_c q_c ℓ_c(p), summed over the batch and divided by Σ w_c q_c. The target of a label is one-hot; mixed images bring
 their own; label smoothing moves ε of it to all classes alike (and leaves the divisor as it was, as torch does).
 
-Shape suffixes: R replicas, B batch, N examples, C classes.
+Shape suffixes: R replicas, B batch, N examples, C classes; E = R·B examples of all replicas, filled up with zeros to
+whole vectors (lab.models.layout), so that the bits of an example do not depend on its place. What is computed for every
+class is computed with the classes in rows, (C, E): torch takes an example at a time otherwise, and is slow where its
+classes do not fill a vector.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,21 +27,21 @@ Array = NDArray[np.float64]
 VECTOR = 16  # values of float32 that a processor computes at once
 
 
-def _cross_entropy(log_p_RBC: Tensor, gamma_R11: Tensor) -> Tensor:
-    return -log_p_RBC
+def _cross_entropy(log_p_CE: Tensor, gamma_E: Tensor) -> Tensor:
+    return -log_p_CE
 
 
-def _brier(log_p_RBC: Tensor, gamma_R11: Tensor) -> Tensor:
+def _brier(log_p_CE: Tensor, gamma_E: Tensor) -> Tensor:
     """Return ‖e_c − p‖² = 1 − 2 p_c + Σ p² (Brier 1950)."""
-    p_RBC = log_p_RBC.exp()
-    return 1 - 2 * p_RBC + p_RBC.square().sum(dim=-1, keepdim=True)
+    p_CE = log_p_CE.exp()
+    return 1 - 2 * p_CE + p_CE.square().sum(dim=0)
 
 
-def _focal(log_p_RBC: Tensor, gamma_R11: Tensor) -> Tensor:
+def _focal(log_p_CE: Tensor, gamma_E: Tensor) -> Tensor:
     """Return −(1 − p_c)^γ log p_c (Lin et al. 2017): what is right already counts less."""
     # at 1 − p = 0 the derivative of a power below 1 is infinite
-    miss_RBC = (-torch.expm1(log_p_RBC)).clamp_min(torch.finfo(log_p_RBC.dtype).eps)
-    return -(miss_RBC**gamma_R11) * log_p_RBC
+    miss_CE = (-torch.expm1(log_p_CE)).clamp_min(torch.finfo(log_p_CE.dtype).eps)
+    return -(miss_CE**gamma_E) * log_p_CE
 
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -110,17 +113,50 @@ class Criterion:
         """
         if self._is_plain and targets.dim() == 2:
             return summed_cross_entropy(logits_RBC, targets)
-        n_classes = logits_RBC.shape[-1]
-        q_RBC = F.one_hot(targets, n_classes).to(logits_RBC.dtype) if targets.dim() == 2 else targets
-        smoothing_R11 = self.smoothing_R[:, None, None]
-        smooth_RBC = q_RBC + smoothing_R11 * (1 / n_classes - q_RBC)
-        loss_RBC = LOSSES[self.loss](torch.log_softmax(logits_RBC, dim=-1), self.gamma_R[:, None, None])
+        R, B, C = logits_RBC.shape
+
+        def of_examples(values_R: Tensor) -> Tensor:
+            return _classes_first(values_R[:, None, None].expand(R, B, 1))[0]
+
+        logits_CE = _classes_first(logits_RBC)
+        if targets.dim() == 2:
+            q_CE = torch.zeros_like(logits_CE, requires_grad=False)
+            q_CE[:, : R * B].scatter_(0, targets.reshape(1, -1), 1.0)
+        else:
+            q_CE = _classes_first(targets)
+        smooth_CE = q_CE + of_examples(self.smoothing_R) * (1 / C - q_CE)
+        loss_CE = smooth_CE * LOSSES[self.loss](torch.log_softmax(logits_CE, dim=0), of_examples(self.gamma_R))
         if self.class_weights_RC is None:
-            return (smooth_RBC * loss_RBC).sum() / q_RBC.shape[1]
-        weights_R1C = self.class_weights_RC[:, None]
-        loss_R = (weights_R1C * smooth_RBC * loss_RBC).sum(dim=(1, 2))
+            return loss_CE.sum() / B
+        weights_CE = _classes_first(self.class_weights_RC[:, None].expand(R, B, C))
+
+        def of_replicas(values_CE: Tensor) -> Tensor:
+            return values_CE.sum(dim=0)[: R * B].view(R, B).sum(dim=1)
+
+        loss_R = of_replicas(weights_CE * loss_CE)
         # a replica whose batch holds no class that counts has nothing to learn from it
-        return (loss_R / (weights_R1C * q_RBC).sum(dim=(1, 2)).clamp_min(torch.finfo(loss_R.dtype).tiny)).sum()
+        return (loss_R / of_replicas(weights_CE * q_CE).clamp_min(torch.finfo(loss_R.dtype).tiny)).sum()
+
+    def gradient(self, logits_RBC: Tensor, targets: Tensor) -> Tensor:
+        """Return the gradient of what a call returns with respect to the logits."""
+        if self._is_plain and targets.dim() == 2 and _are_few(logits_RBC):
+            return _OfFewClasses.gradient(logits_RBC, targets)
+        with torch.enable_grad():
+            logits_RBC = logits_RBC.detach().requires_grad_()
+            (gradient_RBC,) = torch.autograd.grad(self(logits_RBC, targets), logits_RBC)
+        return gradient_RBC
+
+
+def _classes_first(values_RBC: Tensor) -> Tensor:
+    """Return (C, E)."""
+    values_CE = values_RBC.flatten(0, 1).T
+    return F.pad(values_CE, (0, -values_CE.shape[1] % WHOLE)).contiguous()
+
+
+def _are_few(logits_RBC: Tensor) -> bool:
+    """Return whether the classes are too few for torch's kernels."""
+    is_on_cpu = logits_RBC.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    return is_on_cpu and logits_RBC.shape[-1] < VECTOR
 
 
 def summed_cross_entropy(logits_RBC: Tensor, targets: Tensor) -> Tensor:
@@ -128,43 +164,64 @@ def summed_cross_entropy(logits_RBC: Tensor, targets: Tensor) -> Tensor:
 
     Targets are labels (R, B) or distributions over the classes (R, B, C).
     """
-    is_few = logits_RBC.shape[-1] < VECTOR and targets.dim() == 2 and logits_RBC.device.type == "cpu"
-    if is_few and not torch.is_autocast_enabled("cpu"):
+    if targets.dim() == 2 and _are_few(logits_RBC):
         return _OfFewClasses.apply(logits_RBC, targets)
     total = F.cross_entropy(logits_RBC.flatten(0, 1), targets.flatten(0, 1), reduction="sum")
     return total / targets.shape[1]
 
 
 class _OfFewClasses(torch.autograd.Function):
-    """Cross-entropy with labels on the CPU, computed with the classes of all examples in rows, not in columns.
+    """Cross-entropy with labels on the CPU.
 
-    torch's own kernels take an example at a time, and are slow where its classes do not fill a vector: with 10 of them,
-    for 32 replicas and batches of 32, by a factor of 2.3 (studies/LOG.md). Shape suffix: E = R·B examples, filled up to
-    whole vectors (lab.models.layout), so that the bits of an example do not depend on its place.
+    torch's own kernels, with 10 classes, for 32 replicas and batches of 32, took 2.3 times as long (studies/LOG.md).
     """
 
     @staticmethod
     def forward(ctx: Any, logits_RBC: Tensor, labels_RB: Tensor) -> Tensor:
-        R, B, C = ctx.shape = logits_RBC.shape
-        z_CE = logits_RBC.new_zeros(C, -(-R * B // WHOLE) * WHOLE)
-        examples_CE = z_CE[:, : R * B]
-        examples_CE.copy_(logits_RBC.reshape(-1, C).T)
-        z_CE -= z_CE.amax(dim=0)
-        labels_1E = labels_RB.reshape(1, -1)
-        right_E = examples_CE.gather(0, labels_1E)[0]
-        p_CE = z_CE.exp_()
-        sum_E = p_CE.sum(dim=0)
-        loss = (sum_E[: R * B].log() - right_E).sum() / B
-        p_CE /= sum_E * B
-        examples_CE.scatter_add_(0, labels_1E, torch.full_like(labels_1E, -1 / B, dtype=p_CE.dtype))
-        ctx.save_for_backward(examples_CE)  # the gradient: p less the one-hot label, of a mean over the batch
-        return loss
+        ctx.shape = R, B, _ = logits_RBC.shape
+        log_CE, labels_1E = _OfFewClasses._up_to_the_largest(logits_RBC), labels_RB.reshape(1, -1)
+        right_E = log_CE[:, : R * B].gather(0, labels_1E)[0]
+        p_CE, sum_E = _OfFewClasses._less_labels(log_CE, labels_1E, B)
+        ctx.save_for_backward(p_CE)
+        return (sum_E[: R * B].log() - right_E).sum() / B
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        (examples_CE,) = ctx.saved_tensors
-        return (examples_CE * gradient).T.reshape(ctx.shape), None
+        (p_CE,) = ctx.saved_tensors
+        return _OfFewClasses._of_logits(p_CE * gradient, ctx.shape), None
+
+    @staticmethod
+    def gradient(logits_RBC: Tensor, labels_RB: Tensor) -> Tensor:
+        """Return the gradient alone."""
+        log_CE = _OfFewClasses._up_to_the_largest(logits_RBC)
+        p_CE, _ = _OfFewClasses._less_labels(log_CE, labels_RB.reshape(1, -1), labels_RB.shape[1])
+        return _OfFewClasses._of_logits(p_CE, logits_RBC.shape)
+
+    @staticmethod
+    def _up_to_the_largest(logits_RBC: Tensor) -> Tensor:
+        """Return logits (C, E) less the largest of each example."""
+        R, B, C = logits_RBC.shape
+        log_CE = logits_RBC.new_zeros(C, -(-R * B // WHOLE) * WHOLE)
+        log_CE[:, : R * B].copy_(logits_RBC.reshape(-1, C).T)
+        log_CE -= log_CE.amax(dim=0)
+        return log_CE
+
+    @staticmethod
+    def _less_labels(log_CE: Tensor, labels_1E: Tensor, batch: int) -> tuple[Tensor, Tensor]:
+        """Return the gradient, p less the one-hot label, of a mean over the batch, in place; and the sums below p."""
+        p_CE = log_CE.exp_()
+        sum_E = p_CE.sum(dim=0)
+        p_CE /= sum_E * batch
+        p_CE[:, : labels_1E.shape[1]].scatter_add_(
+            0, labels_1E, torch.full_like(labels_1E, -1 / batch, dtype=p_CE.dtype)
+        )
+        return p_CE, sum_E
+
+    @staticmethod
+    def _of_logits(gradient_CE: Tensor, shape: torch.Size) -> Tensor:
+        R, B, C = shape
+        return gradient_CE[:, : R * B].T.reshape(R, B, C)
 
 
 class Errors(NamedTuple):
