@@ -31,10 +31,16 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "leaky_relu": F.leaky_relu,  # slope 0.01, torch's default
     "elu": functools.partial(in_whole_vectors, F.elu),
 }
+# (gradient of the activation, activation) → gradient of what went in, where torch's own is a function of these two
+SLOPES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "relu": functools.partial(torch.ops.aten.threshold_backward.default, threshold=0),
+    "tanh": torch.ops.aten.tanh_backward.default,
+}
 MONOTONE = frozenset(ACTIVATIONS) - {"gelu"}  # those of which the largest of some values is that of the largest
 
 # (layer index, activations (R, B, …), rate if it is not that of the knob) → activations, see lab.training.dropout
 Dropout = Callable[..., Tensor]
+Factors = Callable[[int, Tensor], Tensor | None]
 Tensors = Mapping[str, Tensor]
 
 PLACED_VALUES = 2**13  # of a linear weight whose gradient is computed in its place, at the least
@@ -66,6 +72,7 @@ class Network(ABC):
         residual: Whether a layer adds its input to its output, see each family.
         n_blocks: The number of blocks.
         is_own: Whether it is a module of the user's (lab.models.own): unknown inside.
+        is_by_hand: Whether it has `differentiate`.
         why_alone: What keeps the R networks from running as one program; None: they do.
 
     The first `n_frozen` blocks stay as they are: they are evaluated as after training (no dropout, batch norm by its
@@ -73,7 +80,7 @@ class Network(ABC):
     """
 
     residual_by_default = False
-    is_own = False
+    is_own = is_by_hand = False
     why_alone: str | None = None
     where_weights = ""  # for a family that starts from a file alone: how to get one
     other_heads: tuple[str, ...] = ()  # what the names of tensors begin with that another head has left in a file
@@ -118,6 +125,20 @@ class Network(ABC):
         for k in range(self.n_frozen, self.n_blocks):
             x = self.block(k, x, weights, buffers, dropout)
         return self.head(x, weights)
+
+    def differentiate(
+        self, x: Tensor, weights: Tensors, places: Tensors, gradient_of: Callable[[Tensor], Tensor], factors: Factors
+    ) -> None:
+        """Write the gradients of the trained weights to their places, without autograd, as `onward` has them.
+
+        Args:
+            x: What `features` returned.
+            weights: name → (R, *shape).
+            places: name → (R, *shape) of what is trained.
+            gradient_of: Logits → the gradient of the loss with respect to them, both (R, B, n_classes).
+            factors: What dropout multiplies the activations (R, B, …) of a layer by; None for nothing.
+        """
+        raise NotImplementedError
 
     def enter(self, images_RBCHW: Tensor) -> Tensor:
         """Return images as the first block takes them, and features as the first block that is trained does."""
@@ -231,9 +252,22 @@ def placed(weight: Tensor, place: Tensor) -> Tensor:
             place.copy_(gradient)
 
     weight.register_hook(put)
-    if weight.device.type == "cpu" and weight.dim() == 3 and weight.shape[1:].numel() >= PLACED_VALUES:
+    if weight.dim() == 3 and _is_filled_at_once(place):
         weight.place = place  # type: ignore[attr-defined]
     return weight
+
+
+def _is_filled_at_once(place: Tensor) -> bool:
+    return place.device.type == "cpu" and place.shape[1:].numel() >= PLACED_VALUES
+
+
+def linear_backward(x_RBF: Tensor, gradient_RBG: Tensor, weight_place: Tensor, bias_place: Tensor) -> None:
+    """Write the gradients of the weight and the bias of `linear` to their places."""
+    if _is_filled_at_once(weight_place):
+        torch.bmm(x_RBF.transpose(1, 2), gradient_RBG, out=weight_place)
+    else:
+        weight_place.copy_(torch.bmm(x_RBF.transpose(1, 2), gradient_RBG))
+    torch.sum(gradient_RBG, 1, out=bias_place)
 
 
 class _PlacedLinear(torch.autograd.Function):

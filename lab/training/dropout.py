@@ -101,6 +101,12 @@ class Dropout:
         """Return the same of n channels, of all images of a batch together."""
         return self._channels.kept(self.moment, CHANNELS + layer, n)
 
+    def factors(self, layer: int, x: Tensor, level: int | None = None) -> Tensor | None:
+        """Return what each unit of x (R, B, …) is multiplied by; None where none is dropped."""
+        if self._units.is_off if level is None else level == 0:
+            return None
+        return self._units.factors(self.moment, layer, x, x[0].numel(), level).view(x.shape)
+
     def __call__(self, layer: int, x: Tensor, rate: float | None = None) -> Tensor:
         """Return x (R, B, …) with what is dropped at 0 and what is kept scaled by 1 / (1 − rate).
 
@@ -108,8 +114,9 @@ class Dropout:
         rate of channels, x is images (R, B, C, H, W).
         """
         level = None if rate is None else round(rate * LEVELS)
-        if not (self._units.is_off if level is None else level == 0):
-            x = x * self._units.factors(self.moment, layer, x, x[0].numel(), level).view(x.shape)
+        factors = self.factors(layer, x, level)
+        if factors is not None:
+            x = x * factors
         if level is None and not self._channels.is_off:
             R, B, C = x.shape[:3]
             x = x * self._channels.factors(self.moment, CHANNELS + layer, x, B * C).view(R, B, C, 1, 1)

@@ -212,8 +212,11 @@ def _differentiate(crew: Crew, sets: TrainingSets, moment: Moment) -> None:
         x = pack.network.features(pack.weights, images_RBCHW)
     else:
         x, targets = pack.network.enter(known), sets.labels_at(index_RB)
-    logits_RBC = pack.network.onward(x, pack.weights, pack.buffers, crew.dropout)
-    pack.differentiate(crew.criterion(logits_RBC, targets))
+    if pack.network.is_by_hand:
+        pack.differentiate_by_hand(x, functools.partial(crew.criterion.gradient, targets=targets), crew.dropout.factors)
+    else:
+        logits_RBC = pack.network.onward(x, pack.weights, pack.buffers, crew.dropout)
+        pack.differentiate(crew.criterion(logits_RBC, targets))
 
 
 def _update(crew: Crew, moment: Moment) -> None:

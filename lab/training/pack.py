@@ -8,7 +8,7 @@ replica that turns to NaN keeps it to itself.
 Shape suffixes: R replicas, S some of them, P parameters, U distinct starts.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lab.knobs import TrialConfig
 from lab.models import Network
-from lab.models.layers import HEAD, placed
+from lab.models.layers import HEAD, Factors, placed
 from lab.training.starts import Frozen, origin, start
 
 ALIGNMENT = 16  # values; rows of whole cache lines (64 bytes in float32), see `Pack`
@@ -64,12 +64,14 @@ class Pack:
         self.buffers = dict(buffers)
         self.frozen = frozen or Frozen({}, torch.zeros(n_replicas, dtype=torch.int64, device=theta_RP.device))
         self.weights: dict[str, Tensor] = {}
+        self._places: dict[str, Tensor] = {}  # name → where its gradient goes
         start = 0
         for parameter in network.trained:
             end = start + int(np.prod(parameter.shape))
             shape = (n_replicas, *parameter.shape)
             weight = theta_RP[:, start:end].view(shape).detach().requires_grad_()
-            self.weights[parameter.name] = placed(weight, self.theta_RP.grad[:, start:end].view(shape))
+            self._places[parameter.name] = self.theta_RP.grad[:, start:end].view(shape)
+            self.weights[parameter.name] = placed(weight, self._places[parameter.name])
             start = end
         self._trained = list(self.weights.values())
         self.weights |= self.frozen.of_replicas()
@@ -127,6 +129,11 @@ class Pack:
         are never two of all of them.
         """
         torch.autograd.grad(summed_loss, self._trained)
+
+    @torch.no_grad()
+    def differentiate_by_hand(self, x: Tensor, gradient_of: Callable[[Tensor], Tensor], factors: Factors) -> None:
+        """Do the same by the network's own `differentiate`, whose arguments these are."""
+        self.network.differentiate(x, self.weights, self._places, gradient_of, factors)
 
     def penalise(self, l1_R1: Tensor) -> None:
         """Add to each replica's gradient that of its factor times the sum of its absolute weights."""
