@@ -90,6 +90,13 @@ def _add_storage(command: argparse.ArgumentParser) -> None:
     )
 
 
+def asked(args: argparse.Namespace) -> dict[str, str]:
+    """Return what `run` was told that the study's stored name does not say, and that leads to the study again."""
+    said = {"trials": args.trials, "data_dir": args.data_dir, "storage": args.storage and masked(args.storage)}
+    said["study"] = args.name if args.name.endswith(".py") else None  # the file, if it is not one in studies/
+    return {name: str(value) for name, value in said.items() if value}
+
+
 def given(args: argparse.Namespace) -> list[str]:
     """Return the arguments of `run` that lead to the same study again."""
     flags = [args.name]

@@ -75,6 +75,11 @@ class History:
     replicas: pd.DataFrame  # one row a trial, epoch and replica: key, phase, number, curves.parquet
     artifacts: "Artifacts"
 
+    @property
+    def asked(self) -> dict[str, str]:
+        """What the command said that the stored name does not; nothing in runs of earlier editions."""
+        return dict(self.environment.get("asked", {}))
+
     def phase(self, phase: str) -> pd.DataFrame:
         """Return the trials of one phase."""
         return self.trials[self.trials["phase"] == phase].reset_index(drop=True)

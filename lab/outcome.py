@@ -95,8 +95,8 @@ def request(task: "Task", dataset: "Dataset", plan: "Replication", n_parameters:
     }
 
 
-def environment(device: str) -> dict[str, Any]:
-    """Return what it ran on."""
+def environment(task: "Task") -> dict[str, Any]:
+    """Return what it ran on, and how it was asked for."""
     import torch
 
     return {
@@ -104,10 +104,11 @@ def environment(device: str) -> dict[str, Any]:
         "platform": platform.platform(),
         "torch": str(torch.__version__),
         "numpy": np.__version__,
-        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
+        "device": torch.cuda.get_device_name(task.device) if task.device.startswith("cuda") else task.device,
         "n_threads": torch.get_num_threads(),
         "lab": lab.__version__,
         "git_commit": _git_commit(),
+        "asked": dict(task.asked),
     }
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lab import flags, interrupts, study_file
+from lab.commands import PROGRAM, command
 from lab.errors import LabError, StorageError, TooManyFailures, one_line
 from lab.spec import check_name
 from lab.storage import Home
@@ -91,15 +92,15 @@ def _run(args: argparse.Namespace) -> tuple[int, Any]:
     )  # fmt: skip
     from lab import search
 
-    home = Home.here(args.storage)
+    home, asked = Home.here(args.storage), flags.asked(args)
     try:
         summary = search.run(
             study, name, home=home, device=args.device, n_workers=args.workers, engine=args.engine,
             ray_address=args.ray_address, data_dir=args.data_dir, study_file=str(path.resolve()), smoke=args.smoke,
-            time_limit=None if args.time_limit is None else 60 * args.time_limit,
+            time_limit=None if args.time_limit is None else 60 * args.time_limit, asked=asked,
         )  # fmt: skip
     except KeyboardInterrupt:
-        _say(f"\ninterrupted: what is done is kept. To go on: {_command('run', *flags.given(args))}")
+        _say(f"\ninterrupted: what is done is kept. To go on: {shlex.join([*PROGRAM, 'run', *flags.given(args)])}")
         raise
     result: dict[str, Any] = summary.to_dict()
     counts = ", ".join(f"{n} {outcome}" for outcome, n in summary.counts.items() if n)
@@ -114,7 +115,8 @@ def _run(args: argparse.Namespace) -> tuple[int, Any]:
     if summary.n_unpublished:
         _say(
             f"error: {summary.n_unpublished} trials of {name} are measured, but not published "
-            f"({summary.publish_error}): they lie in mlruns/spool; send them with {_command('publish', name)}"
+            f"({summary.publish_error}): they lie in mlruns/spool; send them with "
+            f"{command('publish', name, asked=asked)}"
         )
         return StorageError.exit_code, result
     if not any(summary.counts.values()):
@@ -126,19 +128,15 @@ def _run(args: argparse.Namespace) -> tuple[int, Any]:
         if not too_many:
             raise
         _say(f"no report: {error}")
-    _say(f"ui:      {_command('ui', name)}")
-    _say(f"status:  {_command('status', name)}")
+    _say(f"ui:      {command('ui', name, asked=asked)}")
+    _say(f"status:  {command('status', name, asked=asked)}")
     if too_many:
         _say(
             f"error: {summary.share_failed:.0%} of the trials of {name} gave no result ({counts}): the report rests on "
-            f"the others; see the reasons with {_command('status', name)}, then narrow the space"
+            f"the others; see the reasons with {command('status', name, asked=asked)}, then narrow the space"
         )
         return TooManyFailures.exit_code, result
     return 0, result
-
-
-def _command(*words: str) -> str:
-    return "python -m lab.study " + shlex.join(words)
 
 
 def _build_report(name: str, home: Home) -> dict[str, Any]:
@@ -172,9 +170,17 @@ def _status(args: argparse.Namespace) -> tuple[int, Any]:
         _say(_status_text(row))
         for line in filter(None, [row["training_sets"], *row["reasons"]] if args.name else []):
             _say(f"  {line}")
+        if args.name and not row["in_use"] and _is_partial(row):
+            _say(f"  to go on: {row['again']}")
     if not rows:
         _say("nothing was run here yet")
     return 0, rows
+
+
+def _is_partial(row: dict[str, Any]) -> bool:
+    """Return whether trials are left to do, or what is the best of them is yet to be measured again."""
+    is_confirmed = any(key.startswith("confirm") for key in row["runs"])
+    return sum(row["counts"].values()) < (row["n_planned"] or 0) or (bool(row["best"]) and not is_confirmed)
 
 
 def _status_text(row: dict[str, Any]) -> str:
@@ -232,7 +238,7 @@ def _publish(args: argparse.Namespace) -> tuple[int, Any]:
         f"{args.name}: {len(done['sent'])} trials published now" + (", nothing was missing" if not done["sent"] else "")
     )
     if done["left"]:
-        _say(f"{len(done['left'])} are measured but not settled: {_command('run', args.name)}")
+        _say(f"{len(done['left'])} are measured but not settled: {done['again']}")
     for line in done["damaged"]:
         _say(f"error: {line}")
     return StorageError.exit_code if done["damaged"] else 0, done

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from lab import own_families
+from lab.commands import run_command
 from lab.errors import LabError, SpecError, one_line
 from lab.knobs import KNOBS, TrialConfig, Value, parse_knob, parsed
 from lab.spec import Study, check_name
@@ -42,10 +43,13 @@ def find(name: str, *, root: Path = Path(".")) -> Path:
         check_name(path.stem, "study file")
         return path
     check_name(name, "study")
+    if "," in name:
+        flags = run_command(name).partition(" run ")[2]
+        raise SpecError(f"{name!r} is the name of a stored study: run it by the flags in it: run {flags}")
     path = root / FOLDER / f"{name}.py"
     if not path.is_file():
         known = ", ".join(p.stem for p in study_files(root)) or f"none: {(root / FOLDER).resolve()} holds no study"
-        raise SpecError(f"there is no study {name!r}: choose one of {known}")
+        raise SpecError(f"there is no study {name!r}: choose one of {known}, or give the path of a study file")
     return path
 
 

@@ -1,7 +1,7 @@
 """A task: what the coordinator asks a worker to do."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lab import spool
@@ -14,7 +14,8 @@ class Task:
     """All that a worker needs to know of a trial, as plain values: it travels between processes.
 
     `spec` is `Study.to_dict()`. `study_file` is the path of the study's Python file, where data set and model family
-    may be defined. `attempt` grows: of two outcomes of a trial, the one of the later attempt counts.
+    may be defined. `attempt` grows: of two outcomes of a trial, the one of the later attempt counts. `asked` is what
+    the command said that the study's stored name does not: a report's commands need it (lab.commands).
     """
 
     study: str
@@ -28,6 +29,7 @@ class Task:
     device: str = "cpu"
     data_dir: str | None = None
     study_file: str | None = None
+    asked: Mapping[str, str] = field(default_factory=dict)
     attempt: int = 1
     variant: str | None = None  # its name, in a study of variants
     rival: Rival | None = None  # in a study that prunes, of trials after the first round

@@ -159,7 +159,7 @@ def _write(
             raise StorageError(f"{task.key}: {one_line(error)}") from error  # no trial is to blame for the disk
         status, reason = "failed", f"{type(error).__name__}: {one_line(error)}"
         files["error.txt"] = traceback.format_exc().encode()
-    files["environment.json"] = outcome.as_json(outcome.environment(task.device) | {"events": events})
+    files["environment.json"] = outcome.as_json(outcome.environment(task) | {"events": events})
     files["config.json"] = outcome.as_json(outcome.request(task, dataset, plan, n_parameters) | {**start})
     directory = spool.write_outcome(
         home, task.study, task.phase, task.number, files,
@@ -175,7 +175,7 @@ def write_failure(task: Task, home: Home, reason: str) -> Path:
     dataset = _dataset(task)
     files = {
         "config.json": outcome.as_json(outcome.request(task, dataset, task.replication, None)),
-        "environment.json": outcome.as_json(outcome.environment(task.device)),
+        "environment.json": outcome.as_json(outcome.environment(task)),
     }
     return spool.write_outcome(
         home, task.study, task.phase, task.number, files,

@@ -1,6 +1,7 @@
 """Commands that reports print: they run as printed, and lead to the study that they speak of."""
 
 import dataclasses
+import html
 import json
 import shlex
 
@@ -9,9 +10,10 @@ import pytest
 from lab import study_file
 from lab.commands import command, run_command
 from lab.errors import SpecError
-from lab.flags import build_parser
+from lab.flags import asked, build_parser
 from lab.replication import Replication
 from lab.spec import Float, Int, Study
+from tests.command_line import TOY, forked_command
 
 BASE = Study(question="?", data="digits", space={"width": Int(4, 64), "learning_rate": Float(1e-3, 1e-1, log=True)},
              fixed={"epochs": 60}, replication=Replication(n_resamples=8, n_inits=4))  # fmt: skip
@@ -106,3 +108,57 @@ def test_what_is_set_holds_in_the_small_version_too():
     assert name == "sweep,epochs=16,n_inits=5,n_test=700,smoke"
     assert (small.fixed["epochs"], small.replication.n_inits, small.n_test) == (16, 5, 700)
     assert small.replication.n_resamples == BASE.smoke().replication.n_resamples
+
+
+ASKED = ["--trials", "4", "--data-dir", "/my data", "--storage", "postgresql://host/lab"]
+
+
+@pytest.mark.parametrize("words", [
+    ["sweep"], ["sweep", "--trials", "4"], ["../my files/sweep.py", "--data-dir", "/my data"], ["sweep", *ASKED],
+])  # fmt: skip
+def test_what_the_stored_name_does_not_say_stands_in_the_command(words):
+    told = asked(build_parser().parse_args(["run", *words]))
+    line = run_command("sweep,data=mnist,smoke", spec={"data": "mnist"}, asked=told)
+    again = build_parser().parse_args(shlex.split(line)[3:])
+    first = build_parser().parse_args(["run", *words, "--data", "mnist", "--smoke"])
+    assert again == first
+
+
+def test_a_command_that_changes_the_number_of_trials_or_runs_the_study_in_full_drops_what_was_asked_of_them():
+    told = asked(build_parser().parse_args(["run", "sweep", "--trials", "4", "--data-dir", "d"]))
+    base = "python -m lab.study run sweep"
+    assert run_command("sweep", asked=told, trials=80) == f"{base} --trials 80 --data-dir d"
+    assert run_command("sweep,smoke", asked=told, smoke=False) == f"{base} --data-dir d"
+
+
+def test_commands_on_a_study_in_a_database_of_several_people_name_it_without_its_password():
+    told = asked(build_parser().parse_args(["run", "sweep", "--storage", "postgresql://me:secret@host/lab"]))
+    for verb in ("run", "status", "ui", "verify", "publish"):
+        words = shlex.split(command(verb, "sweep", asked=told))
+        assert build_parser().parse_args(words[3:]).storage == "postgresql://***@host/lab"
+    assert command("report", "sweep", asked=told) == "python -m lab.study report sweep"  # it reads MLflow alone
+
+
+def test_the_commands_of_a_report_and_of_status_lead_to_a_study_file_anywhere_and_its_data(project):
+    files = project / "my files"
+    files.mkdir()
+    (files / "mine.py").write_text(TOY)
+    words = ["run", str(files / "mine.py"), "--data-dir", str(files), "--trials", "2", "--engine", "inline"]
+    answer = forked_command(*words, cwd=project)
+    assert answer.returncode == 0, answer.stderr
+    line = shlex.join(["python", "-m", "lab.study", *words[:2], "--trials", "2", "--data-dir", str(files)])
+    page = html.unescape((project / "reports" / "mine.html").read_text())
+    assert f"<code>{line}</code>" in page
+    printed = [x for x in page.split("<code>") if x.startswith("python -m lab.study run")]
+    assert all(str(files / "mine.py") in x and f"--data-dir '{files}'" in x for x in printed)
+    again = forked_command(*shlex.split(line)[3:], cwd=project)
+    assert "mine is finished (2 finished)" in again.stderr
+    more = forked_command(*words[:4], "--trials", "4", "--engine", "inline", "--time-limit", "0.0001", cwd=project)
+    assert "2 finished, 2 left by the time limit" in more.stderr
+    status = forked_command("status", "mine", cwd=project)
+    assert f"to go on: {line.replace('--trials 2', '--trials 4')}" in status.stderr
+
+
+def test_a_stored_name_in_the_place_of_a_study_is_answered_with_the_flags_that_lead_to_it(project):
+    with pytest.raises(SpecError, match=r"the flags in it: run toy --smoke --set width=8$"):
+        study_file.find("toy,width=8,smoke")

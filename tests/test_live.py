@@ -37,7 +37,7 @@ def project(tmp_path, new_home, monkeypatch, outcomes):
     def status(home, name):
         counts = {"finished": len(done), "diverged": 0, "infeasible": 0, "failed": 0}
         return [{"study": name, "question": "Does <it> work?", "n_planned": 4, "counts": counts, "n_unfinished": 1,
-                 "in_use": len(done) < 4, "runs": [str(path) for path in done], "n_spooled": 0}]  # fmt: skip
+                 "in_use": len(done) < 4, "again": "run it", "runs": [str(path) for path in done], "n_spooled": 0}]  # fmt: skip
 
     monkeypatch.setattr(search, "status", status)
     monkeypatch.setattr(live, "REPORT_EVERY", 0.0)
@@ -80,7 +80,7 @@ def test_it_begins_before_the_first_trial_and_follows_the_study(project):
     [(4, 2, (4, 2), "2 of 4"), (2, 3, (3, 3), "3 of 3"), (None, 0, (1, 0), "0 of 0")],
 )
 def test_no_more_trials_are_done_than_there_are_and_a_bar_has_an_end(n_planned, done, bar, fact):
-    status = {"study": STUDY, "n_planned": n_planned, "counts": {"finished": done}}
+    status = {"study": STUDY, "n_planned": n_planned, "counts": {"finished": done}, "again": ""}
     page = live_page(status, None, report_note="")
     assert '<progress max="{}" value="{}"'.format(*bar) in page
     assert f"<dd>{fact}: " in page

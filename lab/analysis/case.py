@@ -67,6 +67,7 @@ class Case:
     trials: pd.DataFrame
     spec: Mapping[str, Any]
     data: Mapping[str, Any]
+    asked: Mapping[str, str]  # what the study's command said that its name does not
     importance: pd.DataFrame | None  # of `lab.analysis.attribution`
     interventions: pd.DataFrame | None = None  # of `lab.analysis.interventions`, in a study of variants
     ensembles: pd.DataFrame | None = None  # of `lab.analysis.ensemble`
@@ -108,7 +109,7 @@ class Case:
 
     def command(self, **settings: Any) -> str | None:
         """Return the command that runs the study with knobs or its plan changed; None if the study has no name."""
-        return command(self.study, spec=self.spec, **settings)
+        return run_command(self.study, spec=self.spec, asked=self.asked, **settings) if self.study else None
 
     @property
     def is_smoke(self) -> bool:
@@ -117,9 +118,4 @@ class Case:
 
     def command_in_full(self) -> str | None:
         """Return the command that runs the study that this is the small version of."""
-        return command(self.study, spec=self.spec, smoke=False)
-
-
-def command(study: str, **changes: Any) -> str | None:
-    """Return the command that runs a study with some of its flags changed; None if the study has no name."""
-    return run_command(study, **changes) if study else None
+        return self.command(smoke=False)

@@ -166,7 +166,7 @@ def _design(case: Case) -> Iterator[Check]:
         yield Check("trials without a result", f"at most {percent(MAX_LOST)}", f"{lost} of {len(explore)}", status,
                     "diverged throughout, infeasible or failed: what is said of the space rests on the others; the "
                     "reasons:" if lost else "", "trials",
-                    _when(lost > 0 and bool(case.study), command("status", case.study)))  # fmt: skip
+                    _when(lost > 0 and bool(case.study), command("status", case.study, asked=case.asked)))  # fmt: skip
 
 
 def _starts(case: Case) -> Iterator[Check]:

@@ -70,6 +70,7 @@ def diagnose(
     study: str = "",
     spec: Mapping[str, Any] | None = None,
     data: Mapping[str, Any] | None = None,
+    asked: Mapping[str, str] | None = None,
     importance: pd.DataFrame | None = None,
     interventions: pd.DataFrame | None = None,
     ensembles: pd.DataFrame | None = None,
@@ -87,6 +88,7 @@ def diagnose(
         study: Stored name of the study, for the commands; without it there are none.
         spec: `History.spec`, and `data`: `History.data`; they say how many training examples there are to be had.
         data: See `spec`.
+        asked: `History.asked`, for the commands.
         importance: Table of `lab.analysis.attribution.importance`, for the check on what the knobs explain.
         interventions: Table of `lab.analysis.interventions.interventions`, in a study of variants.
         ensembles: Table of `lab.analysis.ensemble.ensembles`, of the run that is judged.
@@ -115,6 +117,7 @@ def diagnose(
         trials=trials,
         spec=spec or {},
         data=data or {},
+        asked=asked or {},
         importance=importance,
         interventions=interventions,
         ensembles=ensembles,

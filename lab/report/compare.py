@@ -226,7 +226,8 @@ def render(first: Side, comparisons: list[Comparison], csv: str) -> str:
                 "trainings differ.", partial="words", short="Words"),
         Section("reproduce", "How can this be reproduced?", "From the run histories, with one command.",
                 (Block("command", again), Block("note", "The studies themselves:"),
-                 *(Block("command", command("run", s.name, spec=s.history.spec)) for s in sides)), short="Reproduce"),
+                 *(Block("command", command("run", s.name, spec=s.history.spec, asked=s.history.asked))
+                   for s in sides)), short="Reproduce"),
     ]  # fmt: skip
     context: dict[str, Any] = {
         "study": names, "question": f"{first.name} against {', '.join(s.name for s in sides[1:])}", "state": "",

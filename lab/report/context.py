@@ -1,5 +1,6 @@
 """What every section needs to know of a study: its names, its links, its wording."""
 
+from typing import Any
 from urllib.parse import quote
 
 import pandas as pd
@@ -57,9 +58,9 @@ class Page:
         """Return the relative address of a file beside the page."""
         return f"{quote(self.study)}/{quote(name)}"
 
-    def command(self, verb: str = "run") -> str:
-        """Return a command on this study."""
-        return command(verb, self.study, spec=self.history.spec)
+    def command(self, verb: str = "run", **changes: Any) -> str:
+        """Return a command on this study; `run` takes changes of it, see `lab.commands.run_command`."""
+        return command(verb, self.study, spec=self.history.spec, asked=self.history.asked, **changes)
 
     def link(self, name: str) -> Link:
         """Return the file and its address, as `table_view` wants them."""

@@ -7,7 +7,6 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from lab.analysis.capacity_curve import planned_replicas, selection_risk
-from lab.commands import command
 from lab.history import History
 from lab.report.page import environment, policy, style, template_text
 from lab.report.text import count, duration, knob_value, num, with_interval
@@ -31,7 +30,7 @@ def live_page(status: Mapping[str, Any], history: History | None, *, report_note
     explore = history.phase("explore") if history is not None else pd.DataFrame()
     context = {
         "study": status["study"], "question": status.get("question") or status["study"],
-        "state": _state(status, done, planned, history), "done": done, "planned": max(planned, 1),
+        "state": _state(status, done, planned), "done": done, "planned": max(planned, 1),
         "facts": _facts(status, explore, done, planned), "best": _best(explore, history),
         "charts": [] if history is None else [c for c in (_search_chart(explore), _curves_chart(history)) if c],
         "rows": _last_trials(explore, history), "report_note": report_note, "has_report": history is not None,
@@ -49,11 +48,10 @@ def live_page(status: Mapping[str, Any], history: History | None, *, report_note
     )
 
 
-def _state(status: Mapping[str, Any], done: int, planned: int, history: History | None) -> str:
+def _state(status: Mapping[str, Any], done: int, planned: int) -> str:
     if status.get("in_use"):
         return "running"
-    spec = None if history is None else history.spec
-    return "finished" if done >= planned else f"not running; to go on: {command('run', status['study'], spec=spec)}"
+    return "finished" if done >= planned else f"not running; to go on: {status['again']}"
 
 
 def _facts(status: Mapping[str, Any], explore: pd.DataFrame, done: int, planned: int) -> list[tuple[str, str]]:

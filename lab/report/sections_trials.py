@@ -4,7 +4,6 @@ from typing import Any
 
 import pandas as pd
 
-from lab.commands import run_command
 from lab.report import figures_trials
 from lab.report.context import Page
 from lab.report.tables import TARGETS
@@ -30,7 +29,7 @@ def drivers(page: Page) -> Section:
         )  # fmt: skip
         blocks: list[Block] = []
         if page.tables.focus is not None and page.history.spec.get("sampler") != "grid":  # a grid has no more points
-            more = run_command(page.study, spec=page.history.spec, trials=max(2 * n, 40))
+            more = page.command("run", trials=max(2 * n, 40))
             blocks = [Block("note", "More trials may show it:"), Block("command", more)]
         return Section(id, question, answer, tuple(blocks), short=short)
     sentences = []

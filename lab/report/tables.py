@@ -78,6 +78,7 @@ def verdict(history: History, **known: Any) -> Diagnosis:
     """Return the diagnosis of a run history; `known` are tables of it that `diagnose` takes."""
     return diagnose(
         history.trials, history.epochs, history.replicas, study=history.study, spec=history.spec, data=history.data,
+        asked=history.asked,
         **{"interventions": variants(history)} | known,
     )  # fmt: skip
 

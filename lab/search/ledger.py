@@ -15,6 +15,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from lab import spool, storage
+from lab.commands import run_command
 from lab.errors import SpecChanged, SpecError, StorageError
 from lab.search.database import close, open_database, optuna_errors, study_lock
 from lab.search.samplers import make_sampler
@@ -54,9 +55,16 @@ def _completed(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def open_study(
-    database: optuna.storages.RDBStorage, study: Study, name: str, data_digest: str, training_sets: str
+    database: optuna.storages.RDBStorage,
+    study: Study,
+    name: str,
+    data_digest: str,
+    training_sets: str,
+    asked: Mapping[str, str] | None = None,
 ) -> optuna.Study:
     """Return the stored study, made if there is none. `training_sets` is what `status` says of the scheme.
+
+    What the command said that the name does not, `asked`, is kept for `again`; None leaves it.
 
     Raises:
         SpecChanged: The stored one asks another question.
@@ -88,11 +96,18 @@ def open_study(
         raise StorageError(f"study {name} in the search state was not made by this lab: use another name")
     # last of all the specification: what lacks it was cut short, and is filled in here
     wanted = {"question": study.question, "data_digest": data_digest, "training_sets": training_sets}
+    wanted |= {} if asked is None else {"asked": json.dumps(dict(asked))}
     wanted["spec"] = json.dumps(spec)
     for key, value in wanted.items():
         if attrs.get(key) != value:
             stored.set_user_attr(key, value)
     return stored
+
+
+def again(stored: optuna.Study) -> str:
+    """Return the command that goes on with a stored study."""
+    spec, asked = (json.loads(stored.user_attrs.get(name, "{}")) for name in ("spec", "asked"))
+    return run_command(stored.study_name, spec=spec, asked=asked)
 
 
 def best_trial(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
@@ -240,6 +255,7 @@ def _status(database: optuna.storages.RDBStorage, home: Home, name: str) -> dict
         "runs": sorted(stored.user_attrs.get("runs", {})),
         "in_use_by": storage.holder(home, name) if busy else None,
         "in_use": busy,
+        "again": again(stored),
         "reasons": [
             f"trial {t.number} {t.user_attrs['outcome']}: {t.user_attrs['reason']}"
             for t in trials

@@ -19,8 +19,8 @@ def publish(name: str, *, home: Home) -> dict[str, Any]:
     """Publish the outcomes of a study that wait in the spool; what is published already is left alone.
 
     Returns:
-        study; sent: keys that were published now; left: keys of trials that `run` has to settle first; damaged: one
-        line for each outcome that cannot be read.
+        study; again: the command that goes on with it; sent: keys that were published now; left: keys of trials that
+        `run` has to settle first; damaged: one line for each outcome that cannot be read.
 
     Raises:
         SpecError: There is no such study.
@@ -34,7 +34,7 @@ def publish(name: str, *, home: Home) -> dict[str, Any]:
         with storage.setup_lock(home):
             tracker = Tracker.open(name, home=home, question=question)
         try:
-            return {"study": name} | _send(stored, tracker, spool.pending(home, name))
+            return {"study": name, "again": ledger.again(stored)} | _send(stored, tracker, spool.pending(home, name))
         finally:
             tracker.close()
 

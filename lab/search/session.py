@@ -114,6 +114,7 @@ def run(
     study_file: str | None = None,
     smoke: bool = False,
     time_limit: float | None = None,
+    asked: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Summary:
     """Run a study, or what is left of it, to its end: explore, confirm, learning curve.
@@ -130,6 +131,7 @@ def run(
         study_file: The study's own file, if it may define the data set or a model family.
         smoke: Whether this is a run of seconds (workers would take as long to start).
         time_limit: Seconds after which no explore trial is begun; the best so far is then confirmed.
+        asked: What the command said that the stored name does not (`lab.flags.asked`), for the commands of reports.
         progress: Where to say how far it is.
 
     Raises:
@@ -168,12 +170,12 @@ def run(
         with databases.optuna_errors(home):
             stack.enter_context(databases.study_lock(database, name))
             training_sets = _training_sets(study, dataset)
-            stored = ledger.open_study(database, study, name, dataset.digest, training_sets)
+            stored = ledger.open_study(database, study, name, dataset.digest, training_sets, asked)
             publisher = _open_publisher(study, name, home, stored)
             stack.callback(publisher.close)
             common = Task(
                 study=name, spec=json.loads(json.dumps(study.to_dict())), phase="explore", number=0, config={},
-                device=device, data_dir=data_dir, study_file=study_file,
+                device=device, data_dir=data_dir, study_file=study_file, asked=asked or {},
             )  # fmt: skip
             results = Results(study, stored, publisher, Syncs(database.engine))
             coordinator = Coordinator(
