@@ -37,7 +37,7 @@ def project(tmp_path, new_home, monkeypatch, outcomes):
     def status(home, name):
         counts = {"finished": len(done), "diverged": 0, "infeasible": 0, "failed": 0}
         return [{"study": name, "question": "Does <it> work?", "n_planned": 4, "counts": counts, "n_unfinished": 1,
-                 "in_use": len(done) < 4, "again": "run it", "runs": [str(path) for path in done], "n_spooled": 0}]  # fmt: skip
+                 "in_use": len(done) < 4, "again": "", "runs": [str(p) for p in done], "n_spooled": 0}]  # fmt: skip
 
     monkeypatch.setattr(search, "status", status)
     monkeypatch.setattr(live, "REPORT_EVERY", 0.0)

@@ -147,8 +147,9 @@ def _design(case: Case) -> Iterator[Check]:
     spread = math.sqrt(max(error * (1 - error), 0.0) / n_test) if math.isfinite(error * n_test) else math.nan
     loose = math.isfinite(spread) and spread > MAX_ERROR_OF_ERROR
     yield Check("size of the test set", f"standard error of the error rate at most {percent(MAX_ERROR_OF_ERROR)}",
-                f"{percent(spread, 1)} from {num(n_test)} images", _status(loose, math.isfinite(spread)),
-                where="method", command=_when(loose, _larger_test_set(case, n_test, spread)))  # fmt: skip
+                f"{percent(spread, 2 if loose else 1)} from {num(n_test)} images",
+                _status(loose, math.isfinite(spread)), where="method",
+                command=_when(loose, _larger_test_set(case, n_test, spread)))  # fmt: skip
     yield _overlap(case)
     yield from _starts(case)
     yield from _data(case)

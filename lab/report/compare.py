@@ -25,7 +25,7 @@ from lab.report.exports import to_csv
 from lab.report.markdown import plain
 from lab.report.page import assemble, write
 from lab.report.tables import focus_of, verdict
-from lab.report.text import count, glossary, interval, is_number, knob_value, num, sentence, with_interval
+from lab.report.text import count, glossary, interval, is_number, knob_value, num, with_interval
 from lab.report.view import Block, Link, Section, figure_view, panel, table_view
 from lab.storage import Home, inside
 
@@ -196,7 +196,7 @@ def render(first: Side, comparisons: list[Comparison], csv: str) -> str:
         fig, "differences", label=f"Differences to {first.name}. {answer}", height="h3" if len(sides) < 4 else "h4",
         caption=f"Each point: a study minus {first.name}; left of 0 is better. {level} % intervals over training sets, "
         "seeds and test images. An interval that holds 0 is no difference to speak of. "
-        f"n: {'; '.join(f'{s.name} {_counts(s)}' for s in sides)}.",
+        f"n: {'; '.join(f'{s.name}: {_counts(s)}' for s in sides)}.",
     )])  # fmt: skip
     again = f"python -m lab.study report {names}"
     columns: list[Any] = [("term", "part", lambda t: {"bias_sq": bias}.get(t, t.replace("_", " "))), ("a", first.name)]
@@ -210,8 +210,9 @@ def render(first: Side, comparisons: list[Comparison], csv: str) -> str:
     comparable = (
         "Yes, in pairs: the same data, training sets, seeds and test images."
         if not unlike
-        else f"Not in pairs: {count(len(unlike), 'study differs', 'studies differ')} from {first.name} in more than "
-        "knobs, so the intervals are those of independent studies, and too wide or too narrow where they are not."
+        else f"Not in pairs: {count(len(unlike), 'study was', 'studies were')} not measured on the training sets, "
+        f"seeds and test images of {first.name}, so the intervals are those of independent studies, and too wide "
+        "or too narrow where they are not."
     )
     lines = [f"{c.other.name} differs in {', '.join(c.unlike)}." for c in unlike]
     lines += [f"{c.other.name}: {_knobs(first, c.other)}." for c in comparisons]
@@ -219,7 +220,7 @@ def render(first: Side, comparisons: list[Comparison], csv: str) -> str:
         Section("differences", "How do they differ?", answer, tuple(blocks), short="Differences"),
         Section("comparable", "Can they be compared?", comparable, (Block("list", lines),), short="Comparable"),
         Section("each", "What does each say by itself?", "; ".join(f"{s.name}: {s.verdict}" for s in sides) + ".",
-                (Block("list", [sentence(f"{s.name}: {s.history.spec.get('question', '')}") for s in sides]),),
+                (Block("list", [f"{s.name}: {s.history.spec.get('question', '')}" for s in sides]),),
                 short="Each study"),
         Section("words", "What do the words mean?",
                 f"A difference of {bias} is in how wrong the average training is; one of variance, in how much "
@@ -230,7 +231,7 @@ def render(first: Side, comparisons: list[Comparison], csv: str) -> str:
                    for s in sides)), short="Reproduce"),
     ]  # fmt: skip
     context: dict[str, Any] = {
-        "study": names, "question": f"{first.name} against {', '.join(s.name for s in sides[1:])}", "state": "",
+        "study": names, "question": f"{', '.join(s.name for s in sides[1:])} against {first.name}", "state": "",
         "facts": [(s.name, f"{_which(s)}, risk {with_interval(s.row, 'risk')}") for s in sides],
         "main_files": [("differences.csv", csv)],
         "words": glossary(known, level),

@@ -76,14 +76,16 @@ def capacity_stack(curve: pd.DataFrame, *, threshold: float | None = None) -> go
             "type": "data", "symmetric": False, "array": rounded(curve["risk_hi"] - curve["risk"]),
             "arrayminus": rounded(curve["risk"] - curve["risk_lo"]), "color": INK, "thickness": 1.2, "width": 3,
         },
-        text=[_size(row) for _, row in curve.iterrows()], hovertemplate="risk %{y:.3g} (%{text})<extra></extra>",
+        text=[_size(row, curve) for _, row in curve.iterrows()], hovertemplate="risk %{y:.3g} (%{text})<extra></extra>",
     )  # fmt: skip
     _vertical(fig, threshold, "interpolation threshold")
     return fig
 
 
-def _size(row: pd.Series) -> str:
-    words = [f"{name} {row[name]:g}" for name in ("width", "depth") if pd.notna(row[name])]
+def _size(row: pd.Series, curve: pd.DataFrame) -> str:
+    words = [
+        f"{name} {row[name]:g}" for name in ("width", "depth") if pd.notna(row[name]) and curve[name].nunique() > 1
+    ]
     return ", ".join([*words, f"{row['n_parameters']:,.0f} parameters"] if pd.notna(row["n_parameters"]) else words)
 
 

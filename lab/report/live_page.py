@@ -8,6 +8,7 @@ from markupsafe import Markup, escape
 
 from lab.analysis.capacity_curve import planned_replicas, selection_risk
 from lab.history import History
+from lab.report.figures_interventions import readable
 from lab.report.page import environment, policy, style, template_text
 from lab.report.text import count, duration, knob_value, num, with_interval
 
@@ -73,9 +74,13 @@ def _best(explore: pd.DataFrame, history: History | None) -> str:
     row = rows.sort_values(["s", "number"], kind="stable").iloc[0]
     bias = _bias(history)
     return (
-        f"Best so far: trial {row['number']:g}, validation risk {with_interval(row, 'val_risk')}; on the test set "
-        f"{bias} {with_interval(row, 'bias_sq')}, variance {with_interval(row, 'variance')}."
+        f"Best so far: trial {row['number']:g}{_variant(row)}, validation risk {with_interval(row, 'val_risk')}; on "
+        f"the test set {bias} {with_interval(row, 'bias_sq')}, variance {with_interval(row, 'variance')}."
     )
+
+
+def _variant(row: pd.Series) -> str:
+    return f" ({readable(row['variant'])})" if isinstance(row.get("variant"), str) else ""
 
 
 def _bias(history: History) -> str:
@@ -142,7 +147,7 @@ def _svg(lines: Iterable[tuple[str, list[tuple[float, float]]]], dots: list[tupl
 def _last_trials(explore: pd.DataFrame, history: History | None) -> dict[str, Any] | None:
     if explore.empty or history is None:
         return None
-    knobs = [k for k in history.spec.get("space", {}) if k in explore][:6]
+    knobs = [k for k in history.spec.get("space") or ["variant"] if k in explore][:6]
     rows = explore.sort_values("finished", ascending=False, kind="stable").head(LAST_TRIALS)
     words = {"val_risk": "validation risk", "bias_sq": _bias(history), "variance": "variance"}
     names = [n for n in words if n in explore]

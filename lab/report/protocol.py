@@ -53,7 +53,7 @@ def protocol(
         parts.append(_text(left + cell * c + cell / 2, top - 6, text))
     right = left + cell * len(columns)
     parts.append(_text((left + right) / 2, top - 26, "seed"))
-    parts.append(_text(left - 10, top - 26, f"training set, by scheme “{scheme}”", "end"))
+    parts.append(_text(left - 10, top - 26, f"training set ({scheme})", "end"))
     parts.append(f'<path class="flow" d="M{right + 6} {middle:g}H{right + 44}"/>')
     parts.append(_box(right + 46, middle - 70, 130, 60, "Validation set", f"{n_validation}: chooses"))
     parts.append(_box(right + 46, middle + 8, 130, 60, "Test set", f"{n_test}: measures"))

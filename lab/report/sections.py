@@ -25,18 +25,18 @@ def capacity(page: Page) -> Section:
     id, question, short = "capacity", "How does error change with capacity?", "Error against capacity"
     if len(curve) < 2:
         answer = (
-            f"This was not measured: all trials have one capacity, {_at(curve.iloc[0])}, and a curve needs two."
+            f"This was not measured: all trials have one capacity, {_at(curve.iloc[0], curve)}, and a curve needs two."
             if len(curve)
             else "This cannot be said: no trial gave a measured risk."
         )
         return Section(id, question, answer, short=short)
     best, first, last = curve.sort_values("risk", kind="stable").iloc[0], curve.iloc[0], curve.iloc[-1]
     answer = (
-        f"Risk is lowest, {with_interval(best, 'risk')}, at {_at(best)}; from the smallest to the largest models "
-        f"{page.bias} {_moved(curve, 'bias_sq')}, and variance {_moved(curve, 'variance')}."
+        f"Risk is lowest, {with_interval(best, 'risk')}, at {_at(best, curve)}; from the smallest to the largest "
+        f"models {page.bias} {_moved(curve, 'bias_sq')}, and variance {_moved(curve, 'variance')}."
     )
     ends = (
-        f"From {_at(first)} to {_at(last)} {page.bias} went from {with_interval(first, 'bias_sq')} to "
+        f"From {_at(first, curve)} to {_at(last, curve)} {page.bias} went from {with_interval(first, 'bias_sq')} to "
         f"{with_interval(last, 'bias_sq')}, and variance from {with_interval(first, 'variance')} to "
         f"{with_interval(last, 'variance')}{_bend(curve)}."
     )
@@ -111,13 +111,15 @@ def _bend(curve: pd.DataFrame) -> str:
     told = []
     for word, place in (("lowest", curve["variance"].argmin()), ("highest", curve["variance"].argmax())):
         if 0 < place < len(curve) - 1:
-            told.append(f"{word} at {_at(curve.iloc[place])}: {with_interval(curve.iloc[place], 'variance')}")
+            told.append(f"{word} at {_at(curve.iloc[place], curve)}: {with_interval(curve.iloc[place], 'variance')}")
     return f" ({'; '.join(told)})" if told else ""
 
 
-def _at(row: pd.Series) -> str:
+def _at(row: pd.Series, curve: pd.DataFrame) -> str:
+    """Return the capacity of a level: its parameters, and the dials that the curve turns."""
     size = f"{num(row['n_parameters'])} parameters"
-    words = [f"{k} {row[k]:g}" for k in ("width", "depth") if is_number(row.get(k))]
+    dials = [k for k in ("width", "depth") if curve[k].nunique() > 1 or len(curve) == 1]
+    words = [f"{k} {row[k]:g}" for k in dials if is_number(row.get(k))]
     return f"{size} ({', '.join(words)})" if words else size
 
 

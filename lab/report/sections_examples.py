@@ -110,6 +110,11 @@ def _galleries(page: Page, table: pd.DataFrame) -> list[Gallery]:
     ]
 
 
+def _brief(part: float) -> str:
+    """Return a part of one image with at most two decimals: more of them would be noise."""
+    return num(round(float(part), 2), 2)
+
+
 def _card(page: Page, row: dict[Hashable, Any]) -> Card:
     images, votes_NC = page.tables.images, page.tables.votes_NC
     assert votes_NC is not None
@@ -129,5 +134,5 @@ def _card(page: Page, row: dict[Hashable, Any]) -> Card:
         title=f"labelled “{row['name']}”",
         said=f"{votes[row['vote']]} of {votes.sum()} say “{row['vote_name']}”",
         bars=vote_bars(votes.tolist(), int(row["label"]), names),
-        parts=f"image {row['index']}: {num(row['bias_sq'], 2)} + {num(row['variance'], 2)}",
+        parts=f"image {row['index']}: {_brief(row['bias_sq'])} + {_brief(row['variance'])}",
     )

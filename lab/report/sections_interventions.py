@@ -1,7 +1,9 @@
 """The section of a study of variants: what each technique changed, and what that cost."""
 
+import numpy as np
 import pandas as pd
 
+from lab.analysis.capacity_curve import number_column
 from lab.report.context import CAUSES, Page
 from lab.report.figures_interventions import by_gain, forest, readable
 from lab.report.text import count, interval, num, sentence
@@ -31,6 +33,9 @@ def interventions(page: Page) -> Section | None:
             f"; {readable(lower[0])} lowered it most, by {num(-row['difference'])} "
             f"{interval(-row['hi'], -row['lo'], row['difference'])} of {num(row['baseline'])}"
         )
+    lost = _without_result(page)
+    if lost:
+        answer += f"; {', '.join(lost)} gave no result"
     counts = table[table["term"] == "risk"].iloc[0]
     caption = (
         f"Difference from {baseline} on the same {counts['n_resamples']:g} training sets, seeds and "
@@ -56,6 +61,8 @@ def interventions(page: Page) -> Section | None:
             label=f"Seconds of an epoch: change by each technique, with intervals. {told}",
             caption=f"{_pairs(table)} {page.level} % intervals. {told}",
         )])  # fmt: skip
+    if lost:
+        blocks.append(Block("list", [f"{name} gave no result: {reason}" for name, reason in lost.items()]))
     flat = pd.DataFrame({"variant": [readable(name) for name in order]})
     show: list[tuple[str, str]] = [("variant", "technique")]
     for term in (*PARTS, *CAUSES, "error"):
@@ -77,6 +84,13 @@ def interventions(page: Page) -> Section | None:
     return Section(
         "interventions", question, sentence(answer), (*blocks, Block("numbers", numbers)), short="Techniques"
     )
+
+
+def _without_result(page: Page) -> dict[str, str]:
+    """Return the techniques of which nothing was measured, and why."""
+    rows = page.tables.explore
+    rows = rows[~np.isfinite(number_column(rows, "bias_sq"))]
+    return {readable(row["variant"]): sentence(row["reason"] or row["outcome"]) for row in rows.to_dict("records")}
 
 
 def _pairs(table: pd.DataFrame) -> str:

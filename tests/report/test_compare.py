@@ -74,7 +74,8 @@ def test_studies_that_differ_in_more_are_not_paired_and_the_page_says_in_what(pr
     half = np.hypot(a["risk_hi"] - a["risk"], b["risk"] - b["risk_lo"])
     assert risk["difference"] - risk["lo"] == pytest.approx(half)
     html = without_bundle(compare.render(side(project, "a"), [found], "x.csv"))
-    assert f"{other} differs in" in html and "Not in pairs" in html
+    assert f"{other} differs in" in html and "Not in pairs: 1 study was not measured on the training sets" in html
+    assert f"<li>{other}: Does variance rise" in html  # a study's name is no word to capitalise
 
 
 def test_a_page_of_three_studies_has_a_forest_with_a_row_each(project):

@@ -77,6 +77,17 @@ def test_the_page_answers_with_counts_that_are_those_of_the_table(history, table
     assert [int(n) for n in said.groups()] == [len(risk), lower, higher, rest]
 
 
+def test_a_technique_without_a_result_is_named_with_the_reason(history):
+    trials = history.trials.copy()
+    lost = trials["key"] == "explore-0003"
+    trials.loc[lost, ["risk", "bias_sq", "variance"]] = np.nan
+    trials.loc[lost, ["outcome", "reason"]] = ["infeasible", "too few examples of class 2"]
+    other = dataclasses.replace(history, trials=trials)
+    text = page.render(other, collect(other))
+    assert "; same gave no result." in text
+    assert "same gave no result: Too few examples of class 2." in text
+
+
 @pytest.fixture(scope="module")
 def timed(history):
     taken = {

@@ -293,6 +293,13 @@ def test_what_would_settle_an_unclear_verdict_follows_from_the_width_of_the_inte
     assert f"about {int(np.ceil(8 * factor))} instead of 8" in html
 
 
+def test_a_verdict_that_lacks_replicas_says_that_they_would_settle_it(made):
+    history, tables, _ = made("healthy")
+    diagnosis = dataclasses.replace(tables.diagnosis, kind="not enough replicas")
+    html = render(history, dataclasses.replace(tables, diagnosis=diagnosis))
+    assert "What would settle it: narrower intervals, that is, more replicas." in html
+
+
 def test_the_report_of_200_trials_takes_less_than_ten_seconds_of_one_core():
     history = synthetic_history("large")
     started = process_time()  # what other programs take does not count
