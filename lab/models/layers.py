@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lab.knobs import TrialConfig
+from lab.models import ways
 from lab.models.initialization import Array, initial_values
 from lab.models.layout import channels_last, folded, in_whole_vectors, unfolded
 from lab.models.normalization import BATCH_NORM_MOMENTUM, batch_norm, group_norm, n_groups
@@ -292,18 +293,16 @@ class _PlacedLinear(torch.autograd.Function):
 def convolution(x_RBCHW: Tensor, weight_RDCKK: Tensor, bias_RD: Tensor | None, *, stride: int = 1) -> Tensor:
     """Return the R same-padded convolutions (R, B, D, H / stride, W / stride) of x (R, B, C, H, W), sizes rounded up.
 
-    One grouped convolution for all replicas; how many should share one is measured by benchmarks/strategy.py.
+    On the CPU one grouped convolution for all replicas (how many should share one: benchmarks/strategy.py), on a GPU in
+    the way that is fastest there (lab.models.ways).
     A 1 × 1 kernel with a stride reads only the pixels that it needs: torch 2.15's own, channels last on the CPU (8 × 8
     pixels, 4 to 16 channels), writes past its buffers ("free(): invalid next size").
     """
     if stride > 1 and weight_RDCKK.shape[-1] == 1:
         # by pooling of single pixels: the gradient of a slice loses the layout
         x_RBCHW, stride = unfolded(F.avg_pool2d(folded(x_RBCHW), 1, stride), len(x_RBCHW)), 1
-    R, C = len(x_RBCHW), x_RBCHW.shape[2]
-    D, K = weight_RDCKK.shape[1], weight_RDCKK.shape[-1]
-    bias = None if bias_RD is None else bias_RD.reshape(R * D)
-    y = F.conv2d(folded(x_RBCHW), weight_RDCKK.reshape(R * D, C, K, K), bias, stride=stride, padding=K // 2, groups=R)
-    return unfolded(y, R)
+    way = ways.fastest(x_RBCHW, weight_RDCKK, stride) if x_RBCHW.device.type == "cuda" else ways.grouped
+    return way(x_RBCHW, weight_RDCKK, bias_RD, stride)
 
 
 def halved(size: int) -> int:

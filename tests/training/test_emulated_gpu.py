@@ -13,6 +13,7 @@ from benchmarks import throughput
 from lab import models, spool, training
 from lab.data.datasets import load
 from lab.knobs import TrialConfig
+from lab.models import ways
 from lab.spec import Replication
 from lab.storage import Home
 from lab.training import batches, counters, loop, optimizers
@@ -135,6 +136,25 @@ def test_a_training_ends_as_on_the_cpu_and_no_step_has_the_host_wait(digits, mon
     with emulated_gpu(monkeypatch) as gpu, no_waiting(monkeypatch, gpu):
         same(train(jobs, digits, device="cuda"), expected)
     assert gpu.n_replays > 0
+
+
+@pytest.mark.parametrize("way", ways.WAYS)
+@pytest.mark.parametrize("family", ["cnn", "resnet"])
+def test_whichever_way_of_convolution_is_fastest_it_ends_as_on_the_cpu(digits, monkeypatch, family, way):
+    jobs, timed = jobs_of(dataclasses.replace(CONFIG, family=family, width=3, depth=1, epochs=5, optimizer="sgd")), []
+    expected = train(jobs, digits)
+
+    def seconds(measured, x, weight, stride):
+        timed.append((x.shape[2:], weight.shape[1:], stride))
+        return 1.0 if measured is way else 2.0
+
+    monkeypatch.setattr(ways, "_chosen", {})
+    monkeypatch.setattr(ways, "_seconds", seconds)
+    with emulated_gpu(monkeypatch) as gpu:
+        same(train(jobs, digits, device="cuda"), expected)
+    assert gpu.n_replays > 0
+    assert all(timed.count(shape) == len(ways.WAYS) for shape in timed)  # each shape once
+    assert set(ways._chosen.values()) == {way}
 
 
 def test_memory_that_runs_out_in_a_step_or_in_a_capture_costs_no_result(digits, monkeypatch):
