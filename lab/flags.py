@@ -1,6 +1,8 @@
 """The commands and flags that there are; what each command does stands in lab.study."""
 
 import argparse
+import contextlib
+import math
 from typing import NoReturn
 
 from lab.storage import masked
@@ -62,6 +64,13 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _minutes(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r}: give a number of minutes above 0")
+
+
 def _add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument("name", help="a study in studies/, or the path of a study file")
     run.add_argument("--trials", type=int, metavar="N", help="how many trials the study has in all (not: N more)")
@@ -75,7 +84,7 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument("--ray-address", metavar="ADDRESS", help="of a running Ray cluster (default: one on this machine)")
     run.add_argument("--smoke", action="store_true", help="a small version of the study that takes seconds")
     run.add_argument(
-        "--time-limit", type=float, metavar="MINUTES", help="begin no trial later, confirm the best so far"
+        "--time-limit", type=_minutes, metavar="MINUTES", help="begin no trial later, confirm the best so far"
     )
     _add_storage(run)
     run.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",

@@ -6,8 +6,9 @@ report take it from here.
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any
 
@@ -137,12 +138,13 @@ KNOBS: Mapping[str, type[Any]] = MappingProxyType({f.name: type(f.default) for f
 _METADATA = {f.name: f.metadata for f in dataclasses.fields(TrialConfig)}
 
 
-def known_knob(name: str, where: str) -> None:
-    """Raise a SpecError if there is no knob of this name."""
+def known_knob(name: str, where: str, also: Iterable[str] = ()) -> None:
+    """Raise a SpecError if there is no knob of this name; `also` are other names that may be meant."""
     if not isinstance(name, str):
         raise SpecError(f"{where}: {name!r} is not the name of a knob: give one of {', '.join(sorted(KNOBS)[:4])} …")
     if name not in KNOBS:
-        close = [knob for knob in KNOBS if set(knob) >= set(name) or knob.startswith(name[:3])] or sorted(KNOBS)
+        close = get_close_matches(name, [*KNOBS, *also], n=4) or [knob for knob in KNOBS if knob.startswith(name[:3])]
+        close = close or [knob for knob in KNOBS if set(knob) >= set(name)] or sorted(KNOBS)
         raise SpecError(f"{where}: unknown knob {name!r}: did you mean {', '.join(close[:4])}?")
 
 

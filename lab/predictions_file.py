@@ -95,7 +95,8 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     except FileNotFoundError:
         raise SpecError(f"there is no file {path}") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise SpecError(f"{path} cannot be read as .npz: {one_line(error)}") from error
+        why = one_line(error).partition(" If you trust")[0]  # numpy goes on to advise that pickles be opened
+        raise SpecError(f"{path} cannot be read as .npz: {why}") from error
     raise SpecError(f"{path} holds one array: give an .npz file with probabilities and labels")
 
 

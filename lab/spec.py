@@ -267,7 +267,13 @@ class Study:
         return spec
 
     def smoke(self) -> "Study":
-        """Return the same study made small enough to run in seconds: for a first look, and for tests."""
+        """Return the same study made small enough to run in seconds: for a first look, and for tests.
+
+        Data of the user's own keep their own sizes of validation and test set: they may be few.
+        """
+        from lab.data.datasets import NAMES
+
+        is_own = self.data.partition("[")[0] not in NAMES
         epochs = min(int(self.largest("epochs")), 8)
         space = {name: domain for name, domain in self.space.items() if name != "epochs"}
         return dataclasses.replace(
@@ -284,6 +290,6 @@ class Study:
             n_trials=min(self.n_trials, 8 if self.variants else 4),
             n_evaluations=min(self.n_evaluations, 4),
             n_confirm=min(self.n_confirm, 2),
-            n_validation=min(self.n_validation or 200, 200),
-            n_test=min(self.n_test or 300, 300),
+            n_validation=None if is_own and self.n_validation is None else min(self.n_validation or 200, 200),
+            n_test=None if is_own and self.n_test is None else min(self.n_test or 300, 300),
         )

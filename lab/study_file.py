@@ -18,7 +18,7 @@ from typing import Any
 from lab import own_families
 from lab.commands import run_command
 from lab.errors import LabError, SpecError, one_line
-from lab.knobs import KNOBS, TrialConfig, Value, parse_knob, parsed
+from lab.knobs import KNOBS, TrialConfig, Value, known_knob, parse_knob, parsed
 from lab.spec import Study, check_name
 
 FOLDER = Path("studies")
@@ -28,6 +28,8 @@ PLAN: dict[str, type[Any]] = {
     "target_half_width": float, "target_term": str, "max_resamples": int, "max_inits": int, "max_replicas": int,
 }  # fmt: skip
 SIZES: dict[str, type[Any]] = {"n_validation": int, "n_test": int}
+_IN_THE_FILE = {field.name: "change it in the study file" for field in dataclasses.fields(Study)}
+ELSEWHERE = _IN_THE_FILE | {"n_trials": "give --trials N", "data": "give --data NAME"}
 
 
 def find(name: str, *, root: Path = Path(".")) -> Path:
@@ -138,6 +140,9 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Value]:
         if not equals:
             raise SpecError(f"--set {setting}: write --set knob=value, e.g. --set width=64")
         kind = (PLAN | SIZES).get(name)
+        if kind is None and name in ELSEWHERE:
+            raise SpecError(f"--set {name}: {ELSEWHERE[name]}")
+        known_knob(name, "--set", [*PLAN, *SIZES]) if kind is None else None
         value = parse_knob(name, text) if kind is None else parsed(name, text, kind, where="--set")
         if name in values:
             raise SpecError(f"--set {name}: given twice")

@@ -120,6 +120,10 @@ def serve(
     if study is not None:
         check_name(study, "study")
     servers, live_page = _servers(home, ports), contextlib.ExitStack()
+    if study is not None:
+        from lab import search
+
+        search.status(home, study)  # that there is no such study is said at once, with those that there are
     heeded = contextlib.ExitStack()
     heeded.enter_context(interrupts.heeded())
     try:

@@ -93,3 +93,10 @@ def test_decompose_refuses_files_that_are_no_npz(project, capsys):
     for name in ("text.npz", "one.npy", "cut.npz", "studies"):
         assert study.main(["decompose", name]) == 2
         assert name in one_line_error(capsys)
+
+
+def test_a_file_of_another_kind_is_refused_without_numpys_advice_to_open_pickles(project, capsys):
+    Path("notes.npz").write_text("these are notes")
+    assert study.main(["decompose", "notes.npz"]) == 2
+    error = one_line_error(capsys)
+    assert "notes.npz cannot be read as .npz" in error and "trust" not in error

@@ -67,6 +67,14 @@ def test_a_smoke_study_is_small_and_still_valid():
     assert smoke.replication.n_replicas <= 12
     assert smoke.largest("epochs") <= 8
     assert json.dumps(smoke.to_dict())
+    assert (smoke.n_validation, smoke.n_test) == (200, 300)
+
+
+@pytest.mark.parametrize("data", ["imagefolder:pictures", "mine", "mine[0-3]"])
+def test_a_smoke_study_of_own_data_asks_for_no_more_of_them_than_the_study_itself(data):
+    smoke = Study(**GOOD | {"data": data}).smoke()
+    assert (smoke.n_validation, smoke.n_test) == (None, None)
+    assert Study(**GOOD | {"data": data}, n_test=1000).smoke().n_test == 300
 
 
 @pytest.mark.parametrize(

@@ -254,3 +254,27 @@ def test_status_counts_no_more_trials_done_than_were_planned(n_planned, text):
     row = {"study": "toy", "counts": {"finished": 6, "failed": 0}, "n_planned": n_planned}
     nothing = {"targets": None, "n_unfinished": 0, "in_use": False, "best": None}
     assert study._status_text(row | nothing) == text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--set", "n_tset=30"], "unknown knob 'n_tset': did you mean n_test"),
+        (["--set", "n_resample=9"], "did you mean n_resamples"),
+        (["--set", "n_trials=5"], "--set n_trials: give --trials N"),
+        (["--set", "sampler=tpe"], "--set sampler: change it in the study file"),
+        (["--set", "n_test=100000"], "ask for fewer, e.g. n_test=359 in the study file or by --set"),
+        (["--set", "n_train=1000"], "or choose the scheme subsample, in the study file or by --set scheme=subsample"),
+    ],
+)
+def test_what_cannot_be_set_is_answered_with_what_can(project, capsys, words, message):
+    (project / "studies" / "toy.py").write_text(LIGHT.replace('"fake"', '"digits"'))
+    assert study.main(["run", "toy", *words]) == 2
+    assert message in one_line_error(capsys)
+
+
+@pytest.mark.parametrize("minutes", ["-1", "0", "nan", "inf", "soon"])
+def test_a_time_limit_is_a_number_of_minutes(project, capsys, minutes):
+    with pytest.raises(SystemExit):
+        study.main(["run", "toy", "--time-limit", minutes])
+    assert "give a number of minutes above 0" in one_line_error(capsys)

@@ -230,7 +230,7 @@ def test_taken_ports_are_passed_over_and_an_unknown_study_is_an_error(home, port
             assert process.wait(15) == 0
     with serving(home, ports, study="unknown") as process:
         assert process.wait(60) == 99
-        assert re.search("error: study unknown .* run it first", process.stderr.read())
+        assert re.search("error: no study 'unknown' is stored here: choose one of", process.stderr.read())
 
 
 def test_without_a_study_it_says_what_to_run(tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ Files that cannot be read as images are left out and named in `Dataset.notes`.
 import hashlib
 import json
 import re
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -130,7 +131,8 @@ def _decode(file: Path, side: int) -> tuple[np.ndarray, bool] | None:
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(file) as opened:
+        with warnings.catch_warnings(), Image.open(file) as opened:
+            warnings.simplefilter("ignore")  # of palettes, broken tags and the like: nothing that a user could act upon
             is_grey = opened.mode in ("1", "L", "LA")
             upright = ImageOps.exif_transpose(opened).convert("RGB")
             left, top = ((size - min(upright.size)) // 2 for size in upright.size)

@@ -173,7 +173,11 @@ def cut(
     """
     available = len(examples) if test is None else len(test)
     if not 1 <= n_test <= available:
-        raise SpecError(f"n_test = {n_test}: {name} has {available} examples for the test set: give 1 to {available}")
+        fewer = max(1, available // 5) if test is None else available  # the pool needs most of what is not apart
+        raise SpecError(
+            f"n_test = {n_test}: {name} has {available} examples for the test set: ask for fewer, e.g. n_test={fewer} "
+            "in the study file or by --set"
+        )
     if test is None and n_test < available:
         test, examples = _take_out(examples, n_test, generator(seed, "split", 0))
     elif test is not None:
@@ -181,7 +185,8 @@ def cut(
     if test is None or not 1 <= n_validation < len(examples):
         raise SpecError(
             f"n_validation = {n_validation} with n_test = {n_test}: {name} has {len(examples)} examples left for "
-            "the validation set and the pool, and both need some: ask for fewer"
+            f"the validation set and the pool, and both need some: ask for fewer, e.g. "
+            f"n_validation={len(examples) // 10} in the study file or by --set"
         )
     validation, pool = _take_out(examples, n_validation, generator(seed, "split", 1))
     return Dataset(name, class_names, pool, validation, test, digest_of(pool, validation, test), source)

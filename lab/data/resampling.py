@@ -181,7 +181,7 @@ def check_scheme(dataset: Dataset, scheme: str, *, n_train: int, n_resamples: in
             f"replication: {n_resamples} disjoint training sets of n_train = {n_train} need {n_resamples * n_train} "
             f"examples, and the pool of {dataset.name} has {n_pool}: {hint}"
             + (f", or n_resamples to {sets}" if most and sets >= 2 else "")
-            + ", or choose the scheme subsample"
+            + ", or choose the scheme subsample, in the study file or by --set scheme=subsample"
         )
     if scheme in ("subsample", "seeds") and n_train > n_pool:
         raise SpecError(

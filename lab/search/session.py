@@ -228,7 +228,8 @@ def _header(study: Study, name: str, device: str, engine_name: str, n_workers: i
     how = device + hands
     plan = study.replication
     n_replicas = f"{plan.n_replicas} to {plan.max_replicas}" if plan.grows else str(plan.n_replicas)
-    text = f"{name}: {study.n_trials} trials × {n_replicas} replicas on {study.data} ({how})"
+    trials = f"{study.n_trials} trial{'' if study.n_trials == 1 else 's'}"
+    text = f"{name}: {trials} × {n_replicas} replicas on {study.data} ({how})"
     if study.variants:
         n, what = len(study.variants), "variants"
     else:

@@ -146,3 +146,11 @@ def test_a_study_takes_it_by_name_and_is_stored_under_the_name_of_the_folder(pic
     study, name = change(Study(question="?", data="digits"), "mine", data=f"imagefolder:{pictures}@16,grey")
     assert study.data == f"imagefolder:{pictures}@16,grey"
     assert name == "mine,data=pictures-16-grey"
+
+
+def test_what_pillow_remarks_of_a_file_is_no_output(here: Path) -> None:
+    pixels = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).convert("P")
+    for name in ("a", "b"):
+        (here / "p" / name).mkdir(parents=True)
+        pixels.save(here / "p" / name / "x.png", transparency=bytes(range(64)))
+    assert len(imagefolder.load(f"imagefolder:{here / 'p'}").images) == 2  # warnings are errors in tests
