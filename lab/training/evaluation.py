@@ -22,6 +22,7 @@ from lab.training.pack import Pack
 from lab.training.sets import TrainingSets
 
 EVALUATION_VALUES = 2**22  # of the widest activation of all replicas in one evaluation call: 16 MB in float32
+GPU_EVALUATION_VALUES = 2**26  # the same on a GPU, which has no cache to stay in and many cores to fill: 256 MB
 PIECE = 512  # examples of one evaluation call, at the most
 
 
@@ -88,22 +89,23 @@ def evaluate(
     def train(rows: slice, part: slice) -> Tensor:
         return sets.batch(sets.positions(every_1N[:, part], sets_R[rows]))[0]
 
-    def held_out(pool: Pool, rows: slice, part: slice) -> Tensor:
-        return sets.standardised(pool.images[part], sets_R[rows])
+    def held_out(pixels_NCHW: Tensor, rows: slice, part: slice) -> Tensor:
+        return sets.standardised(pixels_NCHW[part], sets_R[rows])
 
     def attacked(attack: Attack, rows: slice, part: slice) -> Tensor:
-        images_RBCHW = held_out(dataset.test, rows, part)
-        labels_B = torch.from_numpy(dataset.test.labels[part]).to(sets_R.device)
-        return attack.view(rows)(pack.view(rows), images_RBCHW, labels_B.expand(len(images_RBCHW), -1))
+        images_RBCHW = held_out(pixels["test"], rows, part)
+        return attack.view(rows)(pack.view(rows), images_RBCHW, labels_N[part].expand(len(images_RBCHW), -1))
 
     def known(name: str, n: int, images: Images) -> Known | None:
         return None if features is None else features.of(name, n, pack.view(slice(None)), images)
 
+    pools = {"val": dataset.validation, "test": dataset.test, **(corrupted or {})}
+    pixels = {split: sets.pixels(pool.images) for split, pool in pools.items()}  # to the device once an evaluation
+    labels_N = torch.from_numpy(dataset.test.labels).to(sets_R.device)
     logits_RNC = _logits(pack, sets.n_train, train, known("train", sets.n_train, train))
     splits = {"train": losses.errors(logits_RNC, sets.labels_DN[sets_R.cpu().numpy()])}
-    pools = {"val": dataset.validation, "test": dataset.test, **(corrupted or {})}
     for split, pool in pools.items():
-        images = functools.partial(held_out, pool)
+        images = functools.partial(held_out, pixels[split])
         logits_RNC = _logits(pack, len(pool.labels), images, known(split, len(pool.labels), images))
         splits[split] = losses.errors(logits_RNC, pool.labels[None])
     for condition, attack in (attacks or {}).items():
@@ -127,8 +129,9 @@ def _logits(pack: Pack, n: int, images: Images, known: Known | None = None) -> T
     How many examples a piece has depends on the network alone, so that rounding does not depend on the pack; and all
     pieces have equally many replicas, so that it does not depend on the place in the pack.
     """
-    n_examples = max(1, min(n, PIECE, EVALUATION_VALUES // pack.network.widest))
-    n_rows = max(1, EVALUATION_VALUES // (n_examples * pack.network.widest))
+    most = GPU_EVALUATION_VALUES if pack.theta_RP.device.type == "cuda" else EVALUATION_VALUES
+    n_examples = max(1, min(n, PIECE, most // pack.network.widest))
+    n_rows = max(1, most // (n_examples * pack.network.widest))
     parts = [slice(start, start + n_examples) for start in range(0, n, n_examples)]
     by_rows = []
     for done in range(0, len(pack), n_rows):

@@ -45,14 +45,17 @@ class TrainingSets:
         # whoever changes pixels has to know between which values they lie; not every data set consists of pixels
         is_pixels = all(0 <= to_float(pool.images).min() and to_float(pool.images).max() <= 1 for pool in pools)
         self._pixels = (0.0, 1.0) if is_pixels else (-np.inf, np.inf)
-        self.images = torch.cat([self.standardised(pool.images, d)[0] for d, pool in enumerate(pools)])
+        self.images = torch.cat([self.standardised(self.pixels(pool.images), d)[0] for d, pool in enumerate(pools)])
         self.labels = torch.from_numpy(self.labels_DN.ravel()).to(device)
 
-    def standardised(self, images: NDArray, sets: int | Tensor) -> Tensor:
-        """Return images (N, C, H, W) as the learners of each of these training sets see them, (D, N, C, H, W)."""
+    def pixels(self, images: NDArray) -> Tensor:
+        """Return images as `to_float` has them, on the device."""
+        return torch.from_numpy(to_float(images)).to(self._device, self._dtype)
+
+    def standardised(self, pixels_NCHW: Tensor, sets: int | Tensor) -> Tensor:
+        """Return images as the learners of each of these training sets see them, (D, N, C, H, W)."""
         index = torch.as_tensor(sets, device=self._device).reshape(-1)
-        x = torch.from_numpy(to_float(images)).to(self._device, self._dtype)
-        return (x - self._shift_DC11[index, None]) / self._scale_DC11[index, None]
+        return (pixels_NCHW - self._shift_DC11[index, None]) / self._scale_DC11[index, None]
 
     def statistics(self, sets_R: Tensor) -> dict[str, Tensor]:
         """Return what the images of these training sets are standardised with, `input.mean` and `input.std` (R, C)."""

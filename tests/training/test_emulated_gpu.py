@@ -16,7 +16,7 @@ from lab.knobs import TrialConfig
 from lab.models import ways
 from lab.spec import Replication
 from lab.storage import Home
-from lab.training import batches, counters, loop, optimizers
+from lab.training import batches, counters, evaluation, loop, optimizers
 from lab.training.job import Job
 from lab.trial import evaluate_together
 from tests.emulated_gpu import emulated_gpu
@@ -176,6 +176,17 @@ def test_memory_that_runs_out_in_a_step_or_in_a_capture_costs_no_result(digits, 
         same(train(jobs, digits, device="cuda", on_event=events.append), expected)
     assert events
     assert all("did not fit in the memory of cuda" in event for event in events)
+
+
+def test_images_go_to_the_device_once_an_evaluation_in_however_many_pieces_they_are_looked_at(digits, monkeypatch):
+    jobs, sent = [Job(dataclasses.replace(CONFIG, corruption="contrast", attack_epsilon=0.1), PLAN)], []
+    expected = train(jobs, digits)
+    for values in (evaluation.GPU_EVALUATION_VALUES, 64 * 7):  # seven images of one replica
+        monkeypatch.setattr(evaluation, "GPU_EVALUATION_VALUES", values)
+        with emulated_gpu(monkeypatch) as gpu:
+            same(train(jobs, digits, device="cuda"), expected)
+        sent.append(gpu.n_waits["copy from cpu to cuda"])
+    assert sent[0] == sent[1]
 
 
 def test_a_trial_goes_on_from_a_state_written_down(digits, monkeypatch):
