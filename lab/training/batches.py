@@ -22,7 +22,9 @@ class Batches:
 
     def __init__(self, inits_R: NDArray[np.int64], sets_R: Tensor, sets: TrainingSets, *, size: int, seed: int) -> None:
         """Take the init streams of the replicas, their training sets (on the device) and the examples of a batch."""
-        self._inits_R, self._sets_R, self._sets = inits_R, sets_R, sets
+        self._sets_R, self._sets = sets_R, sets
+        streams_U, index_R = np.unique(inits_R, return_inverse=True)
+        self._streams_U, self._index_R = streams_U.tolist(), torch.from_numpy(index_R).to(sets_R.device)
         self._size, self._seed = size, seed
         self.n = -(-sets.n_train // size)
         self._full_KRB: Tensor | None = None  # positions of the examples of the epoch's batches of full size
@@ -45,12 +47,12 @@ class Batches:
 
     def keep(self, rows_S: Tensor) -> None:
         """Go on with these replicas alone, from the next `begin` on."""
-        self._inits_R = self._inits_R[rows_S.cpu().numpy()]
+        self._index_R = self._index_R.index_select(0, rows_S)
         self._sets_R = self._sets_R.index_select(0, rows_S)
 
     def _orders(self, epoch: int) -> Tensor:
         """Return the order in which each replica passes over its training set in an epoch, shape (R, N)."""
-        streams, index_R = np.unique(self._inits_R, return_inverse=True)
-        orders = [seeds.generator(self._seed, "order", int(i), epoch).permutation(self._sets.n_train) for i in streams]
-        order_UN, index = (torch.from_numpy(x).to(self._sets_R.device) for x in (np.stack(orders), index_R))
-        return order_UN.index_select(0, index)  # on the device: what goes there is one order a stream
+        n = self._sets.n_train
+        orders = [seeds.generator(self._seed, "order", i, epoch).permutation(n) for i in self._streams_U]
+        order_UN = torch.from_numpy(np.stack(orders)).to(self._sets_R.device)
+        return order_UN.index_select(0, self._index_R)  # on the device: what goes there is one order a stream
