@@ -23,7 +23,7 @@ from lab.training.sets import TrainingSets
 
 EVALUATION_VALUES = 2**22  # of the widest activation of all replicas in one evaluation call: 16 MB in float32
 GPU_EVALUATION_VALUES = 2**26  # the same on a GPU, which has no cache to stay in and many cores to fill: 256 MB
-PIECE = 512  # examples of one evaluation call, at the most
+PIECE, GPU_PIECE = 128, 512  # examples of one evaluation call, at the most
 
 
 class Measured(NamedTuple):
@@ -126,11 +126,12 @@ def _copied(value: Tensor) -> NDArray[np.float32]:
 def _logits(pack: Pack, n: int, images: Images, known: Known | None = None) -> Tensor:
     """Return logits (R, n, C) of `images(replicas, examples)`, a piece at a time; from their features if given.
 
-    How many examples a piece has depends on the network alone, so that rounding does not depend on the pack; and all
-    pieces have equally many replicas, so that it does not depend on the place in the pack.
+    How many examples a piece has depends on the network and the device alone, so that rounding does not depend on the
+    pack; and all pieces have equally many replicas, so that it does not depend on the place in the pack.
     """
-    most = GPU_EVALUATION_VALUES if pack.theta_RP.device.type == "cuda" else EVALUATION_VALUES
-    n_examples = max(1, min(n, PIECE, most // pack.network.widest))
+    is_on_gpu = pack.theta_RP.device.type == "cuda"
+    most = GPU_EVALUATION_VALUES if is_on_gpu else EVALUATION_VALUES
+    n_examples = max(1, min(n, GPU_PIECE if is_on_gpu else PIECE, most // pack.network.widest))
     n_rows = max(1, most // (n_examples * pack.network.widest))
     parts = [slice(start, start + n_examples) for start in range(0, n, n_examples)]
     by_rows = []
