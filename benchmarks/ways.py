@@ -6,22 +6,31 @@ from this and from benchmarks/strategy.py.
 
 import argparse
 import contextlib
+import functools
+import os
+import statistics
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import loops, records
+from benchmarks import loops, records, throughput
 from benchmarks.loops import Case
 from lab import models
 from lab.training.allocator import keep_freed_memory
+from lab.training.losses import summed_cross_entropy
+from lab.training.moment import Moment
+from lab.training.optimizers import Optimizer
+from lab.training.pack import Pack
 
 GRID = [
     Case("mlp", 3, 256, (1, 8, 8), 32, 32),
@@ -30,8 +39,8 @@ GRID = [
 ]
 PAIRS = [(16, 12), (32, 16), (64, 48), (128, 96)]  # widths of perceptrons, filled up with zeros to the larger
 PAIR_REPLICAS = 32  # of each width
-ABOUT = """Processor time in milliseconds, one thread, least of n = {rounds} interleaved rounds of {seconds} s and one
-epoch each, as many as fit into {minutes:g} minutes.
+ABOUT = """Processor time in milliseconds, one thread, least (of the targets: median) of n = {rounds} interleaved rounds
+of {seconds} s and one epoch each, as many as fit into {minutes:g} minutes.
 
 **Ways**: one optimiser step of one replica. `stack of` so many replicas is the lab's: one batched matrix product or
 one grouped convolution for all; `vmap` is torch.func.vmap over torch.nn's network, `im2col` the same with each
@@ -42,11 +51,23 @@ computed one after the other and an Adam step read and write, at the rate at whi
 ({bytes:.1f} GB/s, reads and writes). A cache makes the latter faster than that, so it is a floor for what outgrows
 the caches alone.
 
+**Targets**: the speed of the lab as a multiple of the user's loop, the whole machine against the whole machine
+(benchmarks/throughput.md): what it is meant to be, what the library's own calls allow, and what was reached here.
+`products` are the forward and backward products of a step at the very shapes and in the very layout of a pack, each
+called again and again by itself, `optimiser` the fused Adam on its weights, in the same way: milliseconds of a
+replica-step, the lesser of packs of 1 and of as many as the lab chooses. In `allowed` all else is free, and all that
+leaves the caches meanwhile. `threads` is what the user's loop gains by as many threads as cores, on the clock.
+
 **Padding**: one step of {replicas} perceptrons (depth 3, 8 × 8 images, batch 32) of each of two widths, in a pack
 for each width and in one pack of the larger width, the narrower ones filled up with zeros
 (tests/training/test_padding.py)."""
 SIZE = 1024  # of the matrices that the rate is measured with
 COPIED = 2**24  # values of the tensor that is copied
+TARGETS = {
+    ("mlp", 16): 50.0, ("mlp", 64): 20.0, ("mlp", 256): 5.5, ("cnn", 8): 4.0, ("cnn", 32): 3.0, ("resnet", 8): 2.5,
+}  # fmt: skip
+aten = torch.ops.aten
+PRODUCTS = frozenset({aten.bmm, aten.baddbmm, aten.convolution, aten.convolution_backward})
 
 
 @dataclass(frozen=True)
@@ -161,6 +182,65 @@ def best_rate(work: Callable[[], object], amount: float, seconds: float) -> floa
     return max(rates)
 
 
+class Products(TorchDispatchMode):
+    """Takes note of the products that are computed, so that each can be called again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[Callable[[], object]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        call = functools.partial(func, *args, **kwargs or {})
+        if func.overloadpacket in PRODUCTS:
+            self.calls.append(call)
+        return call()
+
+
+def floor(case: Case, n_replicas: int, seconds: float) -> tuple[float, float]:
+    """Return the milliseconds that the products and the optimiser of a replica-step take by themselves, in a pack."""
+    config = case.config
+    network = models.build(config, case.image_shape, loops.N_CLASSES)
+    pack = Pack.start(
+        network, [config] * n_replicas, range(n_replicas), seed=0, device=torch.device("cpu"), dtype=torch.float32
+    )
+    images_RBCHW = torch.rand(n_replicas, case.batch, *case.image_shape)
+    labels_RB = torch.randint(loops.N_CLASSES, (n_replicas, case.batch))
+    optimizer = Optimizer([config] * n_replicas, pack.theta_RP, n_steps=1)
+    optimizer.begin(0, 1)
+    with Products() as products:
+        logits_RBC = network.forward(pack.weights, pack.buffers, images_RBCHW, lambda layer, x, rate=None: x)
+        pack.differentiate(summed_cross_entropy(logits_RBC, labels_RB))
+    calls = [products.calls, [functools.partial(optimizer.step, Moment(0))]]
+    with torch.no_grad():
+        of_products, of_optimizer = (sum(1e3 / best_rate(call, n_replicas, seconds) for call in part) for part in calls)
+    return of_products, of_optimizer
+
+
+def measured(case: Case, seconds: float) -> dict[str, float]:
+    """Return what one round measures for a target; in a process that keeps freed memory."""
+    n_cpus = os.cpu_count() or 1
+    torch.set_num_threads(n_cpus)
+    with_all = loops.user(case, seconds).rate
+    torch.set_num_threads(1)
+    user, lab = loops.user(case, seconds), loops.lab(case, seconds)
+    sizes = {1, loops.chosen_pack(case, case.replicas, "cpu")}
+    of_products, of_optimizer = min((floor(case, n, seconds / 30) for n in sorted(sizes)), key=sum)
+    threads = max(1.0, with_all / user.rate)
+    times = {"user": user.cost, "lab": lab.cost, "products": of_products / 1e3, "optimiser": of_optimizer / 1e3}
+    return {
+        "allowed": n_cpus / threads * times["user"] / (times["products"] + times["optimiser"]),
+        "reached": n_cpus / threads * times["user"] / times["lab"],
+        **{f"{name}, ms": 1e3 * time for name, time in times.items()},
+        "threads": threads,
+    }
+
+
+def target_row(case: Case, found: list[dict[str, float]]) -> dict[str, object]:
+    """Return the row of a target: medians over the rounds."""
+    medians = {name: statistics.median(values[name] for values in found) for name in found[0]}
+    return {"case": case.name, "target": TARGETS.get((case.family, case.width)), **medians}
+
+
 def padding(pools: Mapping[str, ProcessPoolExecutor], seconds: float, least: dict[tuple[int, int], float]) -> None:
     """Measure a step of all replicas of each pair, (width, replicas) → milliseconds; keep the least."""
     way = "best loop"  # any process that keeps freed memory
@@ -192,6 +272,8 @@ def main(arguments: list[str] | None = None, folder: Path = records.FOLDER) -> i
     facts = records.machine()
     pools = {name: ProcessPoolExecutor(1, mp_context=get_context("spawn")) for name in ways}
     least: dict[Case, dict[str, float]] = {case: {} for case in grid}
+    targets = grid if options.quick else [c for c in throughput.GRID if (c.family, c.width) in TARGETS]
+    found_of: dict[Case, list[dict[str, float]]] = {case: [] for case in targets}
     steps: dict[tuple[int, int], float] = {}
     matrix, (source, target) = torch.randn(SIZE, SIZE), torch.randn(2, COPIED)
     flop_rate = byte_rate = 0.0
@@ -207,6 +289,9 @@ def main(arguments: list[str] | None = None, folder: Path = records.FOLDER) -> i
                     if case.family in way.families:
                         found = pools[name].submit(milliseconds, way, case, options.seconds).result()
                         least[case][name] = min(found, least[case].get(name, found))
+            for case in targets:
+                print(f"round {n_rounds}: target of {case.name}", flush=True)
+                found_of[case].append(pools["best loop"].submit(measured, case, options.seconds).result())
             padding(pools, options.seconds, steps)
     finally:
         for pool in pools.values():
@@ -218,7 +303,8 @@ def main(arguments: list[str] | None = None, folder: Path = records.FOLDER) -> i
         rounds=n_rounds, seconds=options.seconds, minutes=options.minutes, size=SIZE, flops=flop_rate / 1e9,
         megabytes=4 * COPIED // 2**20, bytes=byte_rate / 1e9, replicas=PAIR_REPLICAS,
     )  # fmt: skip
-    records.write("ways", about, {"Ways": rows, "Padding": padding_rows(steps)}, facts, folder)
+    of_targets = [target_row(case, found) for case, found in found_of.items()]
+    records.write("ways", about, {"Ways": rows, "Targets": of_targets, "Padding": padding_rows(steps)}, facts, folder)
     return 0
 
 

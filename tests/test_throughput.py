@@ -11,6 +11,9 @@ import torch
 
 from benchmarks import loops, strategy, throughput, ways, whole_study
 from benchmarks.loops import Case
+from lab import models
+from lab.training.losses import summed_cross_entropy
+from lab.training.pack import Pack
 
 CASES = [Case("mlp", 2, 3, (1, 8, 8), 4, 4), Case("cnn", 2, 3, (2, 8, 8), 4, 4), Case("resnet", 1, 2, (3, 8, 8), 4, 4)]
 
@@ -91,6 +94,11 @@ def test_the_ways_that_were_tried_stand_in_one_table_with_their_floors(tmp_path)
     assert len(times) == 3
     assert 0 < arithmetic < min(times)
     assert memory > 0
+    (target,) = tables["Targets"]
+    assert 0 < target["reached"] < target["allowed"]
+    assert target["allowed"] / target["reached"] == pytest.approx(
+        target["lab, ms"] / (target["products, ms"] + target["optimiser, ms"])
+    )
     assert [row["widths"] for row in tables["Padding"]] == [f"{wide} and {narrow}" for wide, narrow in ways.PAIRS]
     assert all(row["ratio"] == pytest.approx(row["one pack"] / row["two packs"]) for row in tables["Padding"])
 
@@ -99,6 +107,17 @@ def test_bytes_that_are_moved_are_counted_as_by_hand():
     case = Case("mlp", 1, 16, (1, 8, 8), 4, 1)
     linear, relu, output = 3 * 64 + 2 * 16, 5 * 16, 3 * 16 + 2 * 10
     assert ways.moved(case) == 4 * (4 * (linear + relu + output) + 10 * (65 * 16 + 17 * 10))
+
+
+def test_the_products_of_a_step_are_found():
+    case = Case("cnn", 1, 2, (1, 8, 8), 4, 4)
+    config, network = case.config, models.build(case.config, case.image_shape, 10)
+    pack = Pack.start(network, [config] * 3, range(3), seed=0, device=torch.device("cpu"), dtype=torch.float32)
+    with ways.Products() as products:
+        logits = network.forward(pack.weights, pack.buffers, torch.rand(3, 4, 1, 8, 8), lambda layer, x, rate=None: x)
+        pack.differentiate(summed_cross_entropy(logits, torch.zeros(3, 4, dtype=torch.int64)))
+    convolution, linear = ["convolution", "convolution_backward"], ["baddbmm", "bmm", "bmm"]
+    assert sorted(call.func._opname for call in products.calls) == sorted(convolution + linear)
 
 
 def test_an_unfolded_convolution_is_the_convolution():
