@@ -13,6 +13,7 @@ from lab import study
 from lab.storage import Home
 from tests import faults
 from tests.test_workers import alive
+from tests.waiting import LONG, until
 
 ROOT = Path(__file__).resolve().parent.parent
 TOY = '''
@@ -36,7 +37,7 @@ LIGHT = TOY.replace("from tests.fake_training import fake\n", "")
 def command(*words, cwd, **environment):
     return subprocess.run(
         [sys.executable, "-m", "lab.study", *words],
-        cwd=cwd, capture_output=True, text=True, timeout=120,
+        cwd=cwd, capture_output=True, text=True, timeout=2 * LONG,
         env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
     )  # fmt: skip
 
@@ -100,15 +101,6 @@ def start(databases, *words, **environment):
     return process, pids
 
 
-def wait_for(what, seconds=60.0):
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "it does not come"
-        time.sleep(0.02)
-
-
-def all_gone(pids, seconds):
-    end = time.monotonic() + seconds
-    while any(alive(int(path.name)) for path in pids.iterdir()) and time.monotonic() < end:
-        time.sleep(0.02)
-    return not any(alive(int(path.name)) for path in pids.iterdir())
+def wait_until_all_are_gone(pids):
+    """Wait until none of the processes is alive that have left their numbers in a folder."""
+    until(lambda: not any(alive(int(path.name)) for path in pids.iterdir()), 60.0)

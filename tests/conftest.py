@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lab.storage import Home
+from tests.waiting import LONG
 
 # One thread, as in a worker and in the inline engine; set before anybody imports torch. Bits are promised at a fixed
 # number of threads: with two, a matrix product is cut at places that depend on its size, so that packs of other sizes
@@ -30,6 +31,17 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def patient(make):
+    """Have pages wait for long: a browser on a busy machine takes its time."""
+
+    def made(**options):
+        page = make(**options)
+        page.set_default_timeout(1000 * LONG)  # in milliseconds
+        return page
+
+    return made
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[object]:
     executable = next(filter(None, map(shutil.which, BROWSERS)), None)
@@ -40,7 +52,8 @@ def browser() -> Iterator[object]:
         pytest.skip(missing)
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install -e '.[test]')")
     with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=CHROMIUM_ARGS)
+        browser = playwright.chromium.launch(executable_path=executable, args=CHROMIUM_ARGS, timeout=1000 * LONG)
+        browser.new_page, browser.new_context = patient(browser.new_page), patient(browser.new_context)
         yield browser
         browser.close()
 

@@ -22,8 +22,10 @@ from lab.data.pool import Dataset, Pool, digest_of
 from lab.knobs import TrialConfig
 from lab.seeds import generator
 from lab.spec import Replication
+from tests.waiting import until
 
 N_CLASSES = 3
+_n_trained = 0  # by this process
 
 
 @dataclass(frozen=True)
@@ -85,9 +87,10 @@ def fit(
     """Yield evaluations; the lower |log(learning_rate / 0.01)|, the better. Knobs that make trouble:
 
     batch_size 13 cannot be built, 17 breaks in training, 19 kills the process every time; momentum 0.5 lets half of the
-    replicas diverge, momentum 0.25 all of them. LAB_FAKE_SECONDS is how long a training takes, LAB_FAKE_PIDS a folder
-    where each process that trains leaves its pid; if there is a file LAB_FAKE_KILL, the process that trains removes it
-    and kills itself.
+    replicas diverge, momentum 0.25 all of them. LAB_FAKE_SECONDS is how long a training takes, LAB_FAKE_GATE a file
+    for which trainings wait, all but the first LAB_FAKE_FREE of each process. LAB_FAKE_PIDS is a folder where each
+    process that trains leaves its pid; if there is a file LAB_FAKE_KILL, the process that trains removes it and kills
+    itself.
     """
     n_before = 0 if resume is None else int(resume["n_yielded"])
     if config.batch_size == 13:
@@ -141,7 +144,15 @@ def _trouble(config: TrialConfig, epoch: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if epoch:
         time.sleep(float(os.environ.get("LAB_FAKE_SECONDS", "0")))
+        _wait_at_gate()
     marker = Path(os.environ.get("LAB_FAKE_KILL", "/nowhere/at/all"))
     if marker.exists():
         marker.unlink()
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _wait_at_gate() -> None:
+    global _n_trained
+    if "LAB_FAKE_GATE" in os.environ and _n_trained >= int(os.environ.get("LAB_FAKE_FREE", "0")):
+        until(Path(os.environ["LAB_FAKE_GATE"]).exists)
+    _n_trained += 1

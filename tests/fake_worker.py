@@ -10,6 +10,7 @@ from typing import Any
 from lab import spool
 from lab.errors import LabError
 from lab.storage import Home
+from tests.waiting import until
 
 
 def main(pipe: Any, home_root: str) -> None:
@@ -17,7 +18,9 @@ def main(pipe: Any, home_root: str) -> None:
     home = Home(Path(home_root))
     if (home.root / "stillborn").exists():
         os._exit(7)
-    (home.root / f"pid-{os.getpid()}").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
+    seen = home.root / f"seen-{os.getpid()}"
+    seen.write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
+    seen.rename(home.root / f"pid-{os.getpid()}")  # whoever sees it finds it filled
     with contextlib.suppress(EOFError, OSError):
         pipe.send(("ready", None))
         while True:
@@ -38,12 +41,10 @@ def gate(home: Home, attempt: int) -> Path:
 def _carried_out(task: Any, home: Home) -> Path:
     trouble = task.spec.get("trouble", {})
     time.sleep(trouble.get("seconds", 0.0))
-    deadline = time.monotonic() + 30.0
-    while task.attempt in trouble.get("held", ()) and not gate(home, task.attempt).exists():
-        assert time.monotonic() < deadline, "its gate was never opened"
-        time.sleep(0.01)
-    while len(list(home.root.glob("pid-*"))) < trouble.get("company", 0) and time.monotonic() < deadline:
-        time.sleep(0.01)  # on a busy machine one worker can be through before the other has started
+    if task.attempt in trouble.get("held", ()):
+        until(gate(home, task.attempt).exists)
+    # on a busy machine one worker can be through before the other has started
+    until(lambda: len(list(home.root.glob("pid-*"))) >= trouble.get("company", 0))
     if task.number == trouble.get("victim", task.number) and task.attempt <= trouble.get("deaths", 0):
         os.kill(os.getpid(), signal.SIGKILL)
     if "error" in trouble:

@@ -27,6 +27,7 @@ from lab.progress import Progress
 from lab.spec import Float, Int, Replication, Study
 from lab.storage import Home
 from tests import fake_training, invariants
+from tests.waiting import until
 
 NAME = "toy"
 FIRED = 99  # exit code of a run that an injected error ended
@@ -107,6 +108,7 @@ def begin(what: Callable[[], object]) -> int:
             with interrupts.heeded():
                 os.write(there, b"!")
                 code = tried(what)
+                os._exit(code)  # in here, where a signal means what it does in a command
         except interrupts.Terminated:
             code = command.TERMINATED
         except KeyboardInterrupt:
@@ -146,10 +148,14 @@ def injected(home: Home, failpoint: str, study: Study = STUDY) -> int:
 
 
 def signalled(home: Home, number: signal.Signals, after: float, study: Study = STUDY) -> int:
-    """Run the study in a fork that is sent a signal after so many seconds; 0 says that it had ended before."""
+    """Run the study in a fork that is sent a signal after so many seconds; 0 says that it had ended before.
+
+    It has to end within ten seconds of the signal.
+    """
     pid = begin(functools.partial(run, home, study))
     time.sleep(after)
     os.kill(pid, number)
+    until(lambda: os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None, 10.0)
     return counted(end(pid), study)
 
 

@@ -1,23 +1,28 @@
 """Real servers for tests, each on a free loopback port and in a folder of its own: PostgreSQL and MLflow."""
 
+import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 
 import pytest
 
+from tests.waiting import LONG, until
+
 
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """Return a port that nobody uses, of those that a system does not give to who asks for any, as clients do."""
+    while True:
+        port = random.SystemRandom().randrange(10_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def postgres_programs():
@@ -57,7 +62,7 @@ class Postgres:
     def _run(self, program, *arguments):
         subprocess.run(
             [str(self.programs / program), *arguments],
-            check=True, capture_output=True, cwd=self.folder, timeout=60, **self.user,
+            check=True, capture_output=True, cwd=self.folder, timeout=LONG, **self.user,
         )  # fmt: skip
 
     @property
@@ -74,22 +79,23 @@ class Postgres:
         import psycopg
 
         address = dict(host="127.0.0.1", port=self.port, user="lab", password=self.PASSWORD)
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                with psycopg.connect(**address, dbname="postgres", autocommit=True) as connection:
-                    if not connection.execute("SELECT 1 FROM pg_database WHERE datname = 'lab'").fetchone():
-                        connection.execute("CREATE DATABASE lab")
-                return
-            except psycopg.OperationalError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.1)
+
+        def has_its_database():
+            assert self.process.poll() is None, (self.folder / "log").read_text()[-2000:]
+            with (
+                contextlib.suppress(psycopg.OperationalError),  # it is not ready yet
+                psycopg.connect(**address, dbname="postgres", autocommit=True) as connection,
+            ):
+                if not connection.execute("SELECT 1 FROM pg_database WHERE datname = 'lab'").fetchone():
+                    connection.execute("CREATE DATABASE lab")
+                return True
+
+        until(has_its_database)
 
     def kill(self):
         """Stop the server at once, as a crash would: its sessions are cut, its files recovered at the next start."""
         self.process.send_signal(signal.SIGQUIT)
-        self.process.wait(20)
+        self.process.wait(LONG)
 
 
 class TrackingServer:
@@ -116,17 +122,15 @@ class TrackingServer:
                 command, stdout=log, stderr=log, env=environment, cwd=self.folder, start_new_session=True
             )
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        deadline = time.monotonic() + 90
-        while True:
-            try:
-                with opener.open(f"{self.uri}/health", timeout=5):
-                    return
-            except (OSError, urllib.error.URLError):
-                if time.monotonic() > deadline or self.process.poll() is not None:
-                    pytest.fail("the tracking server did not start: " + (self.folder / "log").read_text()[-2000:])
-                time.sleep(0.2)
+
+        def answers():
+            assert self.process.poll() is None, (self.folder / "log").read_text()[-2000:]
+            with contextlib.suppress(OSError), opener.open(f"{self.uri}/health", timeout=LONG):
+                return True
+
+        until(answers)
 
     def kill(self):
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait(20)
+            self.process.wait(LONG)

@@ -65,7 +65,7 @@ def test_every_name_stands_at_some_place_and_every_place_has_a_name_of_the_list(
 
 
 def test_a_place_costs_next_to_nothing_when_no_failpoint_is_armed():
-    started = time.perf_counter()
+    started = time.process_time()
     for _ in range(100_000):
         failpoints.hit("epoch")
-    assert (time.perf_counter() - started) / 100_000 < 5e-6
+    assert (time.process_time() - started) / 100_000 < 5e-6

@@ -1,7 +1,6 @@
 """Local workers on a machine with several GPUs: who has which, and who trains what with whom. No GPU is needed."""
 
 import os
-import time
 from dataclasses import replace
 
 import pytest
@@ -11,6 +10,7 @@ from lab.storage import Home
 from lab.workers import ProcessEngine, choose_engine, open_engine
 from tests import fake_worker
 from tests.test_workers import a_task, drain, pids
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -65,9 +65,7 @@ def test_who_takes_the_place_of_a_dead_worker_has_its_gpu(engine, monkeypatch):
     seen = [
         engine.home.root / f"pid-{worker.process.pid}" for worker in sorted(engine._workers, key=lambda w: w.number)
     ]
-    end = time.monotonic() + 30.0
-    while not all(path.exists() and path.read_text() for path in seen) and time.monotonic() < end:
-        time.sleep(0.02)
+    until(lambda: all(path.exists() for path in seen))
     assert [path.read_text() for path in seen] == ["0", "1"]
     assert len(pids(engine.home.root)) == 3
 

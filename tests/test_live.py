@@ -13,6 +13,8 @@ from lab.live import Watch, serving
 from lab.report.live_page import live_page
 from lab.tracking import Tracker
 from tests import builders
+from tests.servers import free_port
+from tests.waiting import LONG, until
 
 STUDY = "capacity_sweep"
 
@@ -47,7 +49,7 @@ def project(tmp_path, new_home, monkeypatch, outcomes):
 
 def get(address, **headers):
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(urllib.request.Request(address, headers=headers), timeout=10) as answer:
+    with opener.open(urllib.request.Request(address, headers=headers), timeout=LONG) as answer:
         return answer.read().decode(), answer.headers
 
 
@@ -106,28 +108,22 @@ def test_the_report_is_not_made_again_before_it_is_time_nor_without_news(project
 
 @pytest.fixture
 def port():
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    return free_port()
 
 
-def when(condition, seconds=15.0):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+def when(condition):
+    def holds():
         with contextlib.suppress(OSError):
-            if condition():
-                return True
-        time.sleep(0.05)
-    return False
+            return condition()
+
+    until(holds)
 
 
 def test_it_answers_this_machine_under_its_own_name_only_and_knows_no_other_page(project, port):
     home, publish = project
     publish(2)
     with serving(STUDY, home, port) as address:
-        assert when(lambda: "2 of 4" in get(address)[0])
+        when(lambda: "2 of 4" in get(address)[0])
         page, headers = get(address)
         assert headers["Cache-Control"] == "no-store" and "default-src &#39;none&#39;" in page
         for path, host, code in (("", "evil.example", 403), ("../mlruns/mlflow.db", f"127.0.0.1:{port}", 404)):
@@ -163,9 +159,9 @@ def test_an_error_of_the_study_stands_on_the_page_and_passes(project, port, lock
                 with error:
                     return error.read().decode()
 
-        assert when(lambda: "the database is &lt;locked&gt;" in said())
+        when(lambda: "the database is &lt;locked&gt;" in said())
         locked()
-        assert when(lambda: "0 of 4" in said())
+        when(lambda: "0 of 4" in said())
 
 
 @pytest.mark.browser
@@ -194,7 +190,7 @@ def test_in_a_browser_the_page_renews_itself_without_a_reload(project, port, bro
     monkeypatch.setattr(live, "LOOK_EVERY", 0.2)
     publish(2)
     with serving(STUDY, home, port) as address:
-        assert when(lambda: "2 of 4" in get(address)[0])
+        when(lambda: "2 of 4" in get(address)[0])
         page = browser.new_page(viewport={"width": 390, "height": 800})
         errors = []
         page.on("pageerror", lambda error: errors.append(str(error)))
@@ -203,9 +199,9 @@ def test_in_a_browser_the_page_renews_itself_without_a_reload(project, port, bro
         page.evaluate("window.stays = true")
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         publish(4)
-        assert when(lambda: "4 of 4" in page.inner_text("main"), 30)
+        when(lambda: "4 of 4" in page.inner_text("main"))
         assert page.evaluate("window.stays") is True
         page.click("text=Report so far")
-        assert page.locator("#verdict").count() == 1
+        page.locator("#verdict").wait_for(state="attached")
         page.close()
         assert errors == []

@@ -7,10 +7,10 @@ same scenario ends as an undisturbed study, so it is the missing guard that is s
 import contextlib
 import dataclasses
 import json
+import os
 import shutil
 import signal
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,7 @@ from lab.search.results import Results
 from lab.tracking import Tracker
 from lab.training.checkpoint import Checkpoint, Checkpoints
 from tests import faults, invariants
+from tests.waiting import until
 
 STALE = 1_000.0  # a number that no undisturbed study measures
 
@@ -200,15 +201,20 @@ def damaged_checkpoint(home):
 
 def two_at_once(home):
     """A second coordinator starts while the first one is at work."""
-    first = faults.begin(lambda: faults.armed(home, "submit=sleep2"))
+    gate = home.root / "gate"
+
+    def held():
+        os.environ["LAB_FAKE_GATE"] = str(gate)
+        faults.run(home)
+
+    first = faults.begin(held)
     try:
-        end = time.monotonic() + 20.0
-        while len(invariants.trials(home, faults.NAME)) < 2:  # it has asked for its trial
-            assert time.monotonic() < end
-            time.sleep(0.02)
+        until(lambda: len(invariants.trials(home, faults.NAME)) == 2)  # it has asked for its trial
         code = faults.forked(lambda: faults.run(home))
     finally:
+        gate.touch()
         faults.end(first)
+        gate.unlink()
     assert code == 4, f"the second coordinator ends with exit code {code}"
     ends_well(home)
 

@@ -1,12 +1,12 @@
 """The search state on a PostgreSQL server: the same study, the same promises."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import optuna
@@ -19,6 +19,7 @@ from lab.search.results import Results
 from lab.storage import Home
 from tests.servers import Postgres, free_port
 from tests.toys import faked, toy  # noqa: F401
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +99,7 @@ def test_the_lock_of_a_dead_coordinator_is_free(home):
     code = (
         "import sys, time; from lab.search import database as d; from lab.storage import Home\n"
         "db = d.open_database(Home(search_uri=sys.argv[1]))\n"
-        "with d.study_lock(db, 'dead'): print('held', flush=True); time.sleep(60)\n"
+        "with d.study_lock(db, 'dead'): print('held', flush=True); time.sleep(3600)\n"
     )
     root = Path(__file__).parents[1]
     process = subprocess.Popen(
@@ -112,13 +113,15 @@ def test_the_lock_of_a_dead_coordinator_is_free(home):
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         process.stdout.close()
-    for _ in range(100):  # the server notices the broken connection in its own time
-        try:
-            assert run(toy(), home, "dead").counts["finished"] == 4
-            return
-        except StudyInUse:
-            time.sleep(0.1)
-    pytest.fail("the lock of a dead process was kept")
+    found = []
+
+    def goes_on():
+        with contextlib.suppress(StudyInUse):  # the server notices the broken connection in its own time
+            found.append(run(toy(), home, "dead").counts["finished"])
+        return found
+
+    until(goes_on)
+    assert found == [4]
 
 
 def test_the_password_stands_in_no_file_of_a_study(home):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import signal
-import time
 
 import pytest
 
@@ -12,6 +11,7 @@ from lab.spec import Choice, Replication, Study
 from lab.storage import Home
 from lab.task import Task
 from lab.workers import RayEngine, bundles
+from tests.waiting import LONG, until
 
 ray = pytest.importorskip("ray")
 # Ray itself leaves pipes and sockets of its daemons to the garbage collector, and warns of a default that will change
@@ -32,13 +32,10 @@ def a_task(number=0, **changes):
     return dataclasses.replace(task, **changes)
 
 
-def drain(engine, seconds=120.0):
-    done, deadline = [], time.monotonic() + seconds
-    while engine.n_open:
-        assert time.monotonic() < deadline
-        answer = engine.next_done(0.5)
-        done += [] if answer is None else [answer]
-    return done
+def drain(engine):
+    done = []
+    until(lambda: not engine.n_open, 2 * LONG, rest=lambda seconds: done.append(engine.next_done(seconds)))
+    return [answer for answer in done if answer is not None]
 
 
 def nothing_counts_time(outcome, name):

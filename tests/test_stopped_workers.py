@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import threading
-import time
+from time import monotonic
 
 import pytest
 
@@ -12,14 +12,15 @@ from lab import spool
 from lab.storage import Home
 from lab.workers import ProcessEngine, processes
 from tests import fake_worker, faults, invariants
-from tests.test_workers import a_task, alive, drain, pids
+from tests.test_workers import a_task, alive, drain, given_again, pids, workers_at
+from tests.waiting import until
 
 
-def wait_for(what, engine, seconds=30.0):
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "it does not come about"
-        assert engine.next_done(0.02) is None, "a task is done too early"
+def wait_for(what, engine, *limit):
+    def done_early(seconds):
+        assert engine.next_done(seconds) is None, "a task is done too early"
+
+    until(what, *limit, rest=done_early)
 
 
 @pytest.fixture
@@ -33,17 +34,17 @@ def engine(tmp_path, monkeypatch):
 def stopped(engine, **trouble):
     """Submit a task, stop the worker that has it, and return the worker's number."""
     engine.submit(a_task(0, **trouble))
-    wait_for(lambda: any(worker.tasks for worker in engine._workers), engine)
-    [pid] = pids(engine.home.root)
+    [pid] = workers_at(engine, 1)
     os.kill(pid, signal.SIGSTOP)
     return pid
 
 
 def test_the_task_of_a_stopped_worker_goes_to_another_within_five_seconds(engine):
-    pid = stopped(engine, held=[1])
-    started = time.monotonic()
+    engine.n_workers = 2
+    pid = stopped(engine, held=[1, 2])
+    wait_for(lambda: given_again(engine), engine, processes.STOPPED_SECONDS + 5.0)
+    fake_worker.gate(engine.home, 2).touch()
     [(task, path)] = drain(engine)
-    assert time.monotonic() - started < processes.STOPPED_SECONDS + 5.0
     assert (task.attempt, spool.read_outcome(path).manifest["attempt"]) == (2, 2)
     assert alive(pid)  # it holds nothing that anybody waits for
     engine.close()
@@ -66,10 +67,7 @@ def test_the_result_of_a_worker_that_is_continued_is_refused_by_its_attempt(engi
         wait_for(lambda: spool.attempt_of(written) == 1, engine)  # and its result means nothing to the engine
         second.touch()
         [(task, path)] = drain(engine)
-    end = time.monotonic() + 10.0
-    while alive(pid) and time.monotonic() < end:
-        time.sleep(0.02)
-    assert not alive(pid)  # nobody listens to it any more
+    until(lambda: not alive(pid))  # nobody listens to it any more
     assert path == written
     assert (task.attempt, spool.read_outcome(path).manifest["attempt"]) == (2, 2)
     assert [p.name for p in path.parent.iterdir()] == [path.name]
@@ -90,7 +88,7 @@ def test_time_in_which_the_coordinator_is_stopped_too_does_not_count(engine, mon
     pid = stopped(engine, held=[1])
     fake_worker.gate(engine.home, 1).touch()
     assert engine.next_done(0.1) is None
-    monkeypatch.setattr(processes, "monotonic", lambda: time.monotonic() + 3600.0)  # Ctrl-Z, and fg an hour later
+    monkeypatch.setattr(processes, "monotonic", lambda: monotonic() + 3600.0)  # Ctrl-Z, and fg an hour later
     assert engine.next_done(0.1) is None
     os.kill(pid, signal.SIGCONT)
     [(task, _)] = drain(engine)
@@ -110,7 +108,7 @@ def test_a_task_whose_worker_is_stopped_every_time_is_set_aside(engine):
         return [w.process.pid for w in engine._workers if w.tasks and w.process.pid not in victims]
 
     with faults.fake_trainer():  # the outcome that says so describes the data set
-        engine.submit(a_task(0, seconds=60.0))
+        engine.submit(a_task(0, held=[1, 2, 3]))
         for _ in range(3):
             wait_for(at_work, engine)
             victims += at_work()
@@ -131,15 +129,16 @@ def test_a_study_one_of_whose_workers_is_stopped_ends_as_an_undisturbed_one(begu
         study_file = folder / "own.py"
         study_file.write_text("from tests.fake_training import fake\n")
         monkeypatch.setattr(processes, "STOPPED_SECONDS", 0.5)
-        monkeypatch.setenv("LAB_FAKE_SECONDS", "0.3")
+        gate = folder / "gate"
+        monkeypatch.setenv("LAB_FAKE_GATE", str(gate))
         monkeypatch.setenv("LAB_FAKE_PIDS", str(seen))
         victims = []
 
         def stop_the_first_that_trains():
-            while not (found := [int(path.name) for path in seen.iterdir()]):
-                time.sleep(0.01)
-            victims.append(found[0])
-            os.kill(found[0], signal.SIGSTOP)
+            until(lambda: any(seen.iterdir()))
+            victims.append(int(next(seen.iterdir()).name))
+            os.kill(victims[0], signal.SIGSTOP)
+            gate.touch()
 
         thread = threading.Thread(target=stop_the_first_that_trains, daemon=True)
         thread.start()

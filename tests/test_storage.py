@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -275,43 +276,34 @@ def test_users_and_passwords_of_addresses_are_masked(text, shown):
 
 
 HOLDER = """
-import sys, time
+import sys
 from pathlib import Path
 from lab.storage import Home, made_once
 with made_once(Home(Path(sys.argv[1])), "thing") as alive:
     alive()
     print("held", flush=True)
-    for _ in range(int(sys.argv[2])):
-        time.sleep(0.1)
+    for _ in sys.stdin:
         alive()
+        print("alive", flush=True)
 """
 
 
 @pytest.fixture
 def holder(home):
-    """Begin to make something in another process, for tenths of a second."""
-    begun = []
-
-    def begin(tenths):
-        words = [sys.executable, "-c", HOLDER, str(home.root), str(tenths)]
-        begun.append(subprocess.Popen(words, stdout=subprocess.PIPE, text=True))
-        assert begun[-1].stdout.readline() == "held\n"
-        return begun[-1]
-
-    yield begin
-    for process in begun:
+    """Another process that makes something; it gives a sign for each line that it is sent, until there is no more."""
+    words = [sys.executable, "-c", HOLDER, str(home.root)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
+        assert process.stdout.readline() == "held\n"
+        yield process
         process.kill()
-        process.wait()
-        process.stdout.close()
 
 
 def test_who_is_stopped_while_making_something_keeps_nobody_waiting(home, holder, monkeypatch):
     monkeypatch.setattr(storage, "STILL_SECONDS", 0.5)
-    other = holder(600)
-    other.send_signal(signal.SIGSTOP)
+    holder.send_signal(signal.SIGSTOP)
     started = time.monotonic()
     with storage.made_once(home, "thing") as alive:
-        assert 0.5 < time.monotonic() - started < 5.0
+        assert 0.5 < time.monotonic() - started
         alive()
     assert (home.locks / "thing.sign").exists()  # it is the other's to remove
 
@@ -326,8 +318,22 @@ def test_a_lock_that_the_disk_refuses_is_an_error_of_the_storage(home, monkeypat
 
 
 def test_who_goes_on_making_something_is_waited_for(home, holder, monkeypatch):
-    monkeypatch.setattr(storage, "STILL_SECONDS", 0.5)
-    other = holder(20)
+    monkeypatch.setattr(storage, "STILL_SECONDS", 0.1)
+    n_looks = 0
+
+    def clock():
+        """Each look at the clock is 0.08 s after the last one, and the other gives a sign in between."""
+        nonlocal n_looks
+        n_looks += 1
+        if n_looks < 20:
+            print(file=holder.stdin)
+            assert holder.stdout.readline() == "alive\n"
+        elif n_looks == 20:
+            holder.stdin.close()
+            holder.wait()
+        return 0.08 * n_looks
+
+    monkeypatch.setattr(storage, "time", SimpleNamespace(monotonic=clock))
     with storage.made_once(home, "thing"):
-        assert other.wait(0.2) == 0  # it had ended, and let go
+        assert n_looks >= 20 and holder.returncode == 0  # it had ended, and let go
     assert not (home.locks / "thing.sign").exists()

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 import urllib.request
 
 import pytest
@@ -16,6 +15,7 @@ from tests import builders
 from tests.command_line import ROOT, TOY, command, forked_command
 from tests.servers import TrackingServer
 from tests.trackers import STUDY, reopen
+from tests.waiting import LONG, until
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def runs(server, study):
         request = urllib.request.Request(
             f"{server.uri}/api/2.0/mlflow/{path}", json.dumps(data).encode(), {"Content-Type": "application/json"}
         )
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=20) as answer:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=LONG) as answer:
             return json.loads(answer.read())
 
     experiments = ask("experiments/search", {"max_results": 100}).get("experiments", [])
@@ -87,17 +87,16 @@ def test_a_server_that_is_away_from_the_start_and_then_killed_in_the_middle(serv
     whole()(runs(server, "away"))
 
     # killed in the middle of another study: it goes on to its end
+    gate = project / "gate"
     process = subprocess.Popen(
         [sys.executable, "-m", "lab.study", "run", "midway", "--workers", "1"],
         cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "LAB_FAKE_SECONDS": "1.0"},
+        env=os.environ | {"PYTHONPATH": str(ROOT), "LAB_FAKE_GATE": str(gate), "LAB_FAKE_FREE": "2"},
     )  # fmt: skip
-    deadline = time.monotonic() + 60
-    while "FINISHED" not in runs(server, "midway").values():
-        assert time.monotonic() < deadline and process.poll() is None, process.communicate()
-        time.sleep(0.1)
+    until(lambda: "FINISHED" in runs(server, "midway").values() or process.poll() is not None)
     server.kill()
-    _, said = process.communicate(timeout=120)
+    gate.touch()
+    _, said = process.communicate(timeout=2 * LONG)
     assert process.returncode == 5, said
     assert "are measured, but not published" in said
 

@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -19,6 +18,8 @@ from lab.errors import SpecError, StorageError
 from lab.storage import Home
 from lab.tracking import Tracker
 from tests import builders
+from tests.servers import free_port
+from tests.waiting import LONG, until
 
 STUDY = "capacity_sweep"
 SERVE = """
@@ -27,6 +28,7 @@ from pathlib import Path
 from lab import ui
 from lab.errors import LabError
 from lab.storage import Home
+ui.PATIENCE = 300.0
 try:
     sys.exit(ui.serve(sys.argv[2] or None, home=Home(Path(sys.argv[1])), ports=(int(sys.argv[3]), int(sys.argv[4]))))
 except LabError as error:
@@ -56,10 +58,10 @@ def home(tmp_path_factory):
 
 @pytest.fixture
 def ports():
-    with socket.socket() as one, socket.socket() as two:
-        one.bind(("127.0.0.1", 0))
-        two.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], two.getsockname()[1]
+    one = two = free_port()
+    while two == one:
+        two = free_port()
+    return one, two
 
 
 @contextlib.contextmanager
@@ -87,7 +89,7 @@ def fetch(address, data=None, headers=None):
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     body = None if data is None else json.dumps(data).encode()
     request = urllib.request.Request(address, body, {"Content-Type": "application/json"} | (headers or {}))
-    with opener.open(request, timeout=20) as answer:
+    with opener.open(request, timeout=LONG) as answer:
         return answer.read().decode()
 
 
@@ -120,11 +122,8 @@ def environment(path):
     return (path.parent / "environ").read_bytes().decode(errors="replace").split("\0")
 
 
-def gone(home, seconds=15.0):
-    deadline = time.monotonic() + seconds
-    while processes_of(home) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return processes_of(home) == []
+def wait_until_all_are_gone(home):
+    until(lambda: processes_of(home) == [], 60.0)
 
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks for processes in /proc")
@@ -171,9 +170,9 @@ def test_both_servers_show_the_study_and_stop_on_ctrl_c(home, ports):
 
         assert len(processes_of(home)) <= 5
         process.send_signal(signal.SIGINT)
-        assert process.wait(15) == 0
+        assert process.wait(LONG) == 0
         assert "Traceback" not in process.stderr.read()
-    assert gone(home, 1)
+    wait_until_all_are_gone(home)
     assert files_of(home) == files
 
 
@@ -184,18 +183,17 @@ def test_no_process_is_left_after_a_kill(home, ports, number, code):
         addresses(process)
         assert len(processes_of(home)) >= 3
         process.send_signal(number)
-        assert process.wait(15) == code
-    assert gone(home)
+        assert process.wait(LONG) == code
+    wait_until_all_are_gone(home)
 
 
 @needs_proc
 def test_no_process_is_left_when_it_is_stopped_while_starting(home, ports):
     with serving(home, ports) as process:
-        while len(processes_of(home)) < 3 and process.poll() is None:
-            time.sleep(0.05)
+        until(lambda: len(processes_of(home)) >= 3 or process.poll() is not None)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(15) == 143
-    assert gone(home)
+        assert process.wait(LONG) == 143
+    wait_until_all_are_gone(home)
 
 
 @needs_proc
@@ -208,9 +206,9 @@ def test_when_one_server_dies_both_end_and_it_says_which(home, ports):
             if b"lab.ui\0dashboard\0" in read(path) and f"LAB_UI_DATABASE={home.optuna_uri}" in environment(path)
         ]
         os.kill(victim, signal.SIGKILL)
-        assert process.wait(15) == 99
+        assert process.wait(LONG) == 99
         assert "error: the Optuna dashboard ended by itself" in process.stderr.read()
-    assert gone(home)
+    wait_until_all_are_gone(home)
 
 
 def read(path):
@@ -227,9 +225,9 @@ def test_taken_ports_are_passed_over_and_an_unknown_study_is_an_error(home, port
             found = [int(address.split(":")[2].rstrip("/")) for address in addresses(process)]
             assert ports[0] < found[0] < found[1] < ports[0] + 100
             process.send_signal(signal.SIGINT)
-            assert process.wait(15) == 0
+            assert process.wait(LONG) == 0
     with serving(home, ports, study="unknown") as process:
-        assert process.wait(60) == 99
+        assert process.wait(LONG) == 99
         assert re.search("error: no study 'unknown' is stored here: choose one of", process.stderr.read())
 
 

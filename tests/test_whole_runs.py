@@ -2,13 +2,14 @@
 
 import json
 import signal
-import time
 from pathlib import Path
 
 import pytest
 
 from lab.storage import Home
-from tests.command_line import TOY, all_gone, command, forked_command, start, trials_and_runs, wait_for
+from tests import invariants
+from tests.command_line import TOY, command, forked_command, start, trials_and_runs, wait_until_all_are_gone
+from tests.waiting import until
 
 
 def test_a_study_runs_from_the_command_line_to_its_report_with_json_alone_on_stdout(databases):
@@ -32,16 +33,23 @@ def test_a_study_runs_from_the_command_line_to_its_report_with_json_alone_on_std
 
 def test_a_killed_run_leaves_no_process_and_the_next_one_ends_with_every_trial_once(databases):
     (databases / "studies" / "killed.py").write_text(TOY)
-    first, pids = start(databases, "killed", "--workers", "2", LAB_FAKE_SECONDS="0.4")
-    spool = databases / "mlruns" / "spool" / "killed"
-    # one trial is settled, a later one lies in the spool
-    wait_for(
-        lambda: len(list(pids.iterdir())) == 2 and any(spool.glob("explore-000[2-5]")) and not any(spool.glob("*-0000"))
-    )
+    home, gate = Home(databases), databases / "gate-of-killed"
+    first, pids = start(databases, "killed", "--workers", "2", LAB_FAKE_GATE=str(gate), LAB_FAKE_FREE="1")
+    spool = home.spool_of("killed")
+
+    def numbers(state):
+        return [number for number, trial in invariants.trials(home, "killed").items() if trial[0] == state]
+
+    # a trial of each worker is settled, and its next one is under way; then one of those lies in the spool, unseen
+    until(lambda: len(list(pids.iterdir())) == 2)
+    until(lambda: len(numbers("COMPLETE")) == 2)
+    first.send_signal(signal.SIGSTOP)
+    gate.touch()
+    until(lambda: any((spool / f"explore-{number:04d}").exists() for number in numbers("RUNNING")))
     first.kill()
     first.communicate()
     assert first.returncode == -signal.SIGKILL
-    assert all_gone(pids, 2.0)
+    wait_until_all_are_gone(pids)
     trials, _ = trials_and_runs(databases, "killed")
     assert any(trial.state.name == "RUNNING" for trial in trials)
     # a worker is killed as well, this time
@@ -55,7 +63,7 @@ def test_a_killed_run_leaves_no_process_and_the_next_one_ends_with_every_trial_o
     assert second.returncode == 0, second.stderr
     assert "taken up again" in second.stderr
     assert not marker.exists()
-    assert all_gone(pids, 1.0)
+    wait_until_all_are_gone(pids)
     trials, history = trials_and_runs(databases, "killed")
     assert [trial.state.name for trial in trials] == ["COMPLETE"] * 6
     assert history.trials.phase.value_counts().to_dict() == {"explore": 6, "confirm": 1, "learning_curve": 1}
@@ -85,7 +93,7 @@ def test_a_trial_that_always_kills_its_worker_is_set_aside_and_too_many_of_them_
     assert failed.params["batch_size"] == 19
     assert failed.user_attrs["reason"] == "its worker process was lost 3 times, last by signal 9"
     assert history.trials.phase.value_counts().to_dict() == {"explore": 2, "confirm": 1}
-    assert all_gone(pids, 1.0)
+    wait_until_all_are_gone(pids)
 
 
 @pytest.mark.parametrize(
@@ -96,18 +104,17 @@ def test_an_interrupted_run_stops_at_once_says_how_to_go_on_and_leaves_nothing_h
 ):
     name = f"stopped_{engine}"
     (databases / "studies" / f"{name}.py").write_text(TOY)
-    process, pids = start(databases, name, "--engine", engine, "--trials", "5", LAB_FAKE_SECONDS="1.0")
-    wait_for(lambda: any(pids.iterdir()))
-    time.sleep(0.2)
-    started = time.monotonic()
+    held = {"LAB_FAKE_GATE": str(databases / "a-gate-that-nobody-opens")}
+    process, pids = start(databases, name, "--engine", engine, "--trials", "5", **held)
+    until(lambda: any(pids.iterdir()))
     process.send_signal(number)
-    output, error = process.communicate(timeout=20)
-    assert time.monotonic() - started < 10
+    until(lambda: process.poll() is not None, 10.0)
+    output, error = process.communicate()
     assert process.returncode == code, error
     assert output == ""
     assert f"To go on: python -m lab.study run {name} --trials 5 --engine {engine}" in error
     assert "Traceback" not in error
-    assert all_gone(pids, 1.0)
+    wait_until_all_are_gone(pids)
     spool = databases / "mlruns" / "spool" / name
     assert not spool.exists() or not list(spool.glob(".*"))
     import mlflow

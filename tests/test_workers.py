@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from lab.task import Task
 from lab.trial import evaluate, load_dataset
 from lab.workers import InlineEngine, ProcessEngine, choose_device, choose_engine
 from tests import fake_training, fake_worker
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parent.parent
 STUDY = Study(
@@ -231,13 +233,28 @@ def test_devices_that_are_not_there_are_refused(name):
     assert choose_device("cpu") == "cpu"
 
 
-def drain(engine, seconds=30.0):
-    done, end = [], time.monotonic() + seconds
-    while engine.n_open:
-        assert time.monotonic() < end, "the engine does not come to an end"
-        if (result := engine.next_done(0.5)) is not None:
-            done.append(result)
-    return done
+def drain(engine):
+    done = []
+    until(lambda: not engine.n_open, rest=lambda seconds: done.append(engine.next_done(seconds)))
+    return [result for result in done if result is not None]
+
+
+def given_again(engine):
+    """Return whether a worker has a task whose first worker was lost."""
+    return any(task.attempt == 2 for worker in engine._workers for task in worker.tasks)
+
+
+def workers_at(engine, n_tasks):
+    """Wait until all workers are ready and so many have a task; return the process numbers of those."""
+
+    def busy():
+        return [worker for worker in engine._workers if worker.tasks]
+
+    def done_early(seconds):
+        assert engine.next_done(seconds) is None, "a task is done too early"
+
+    until(lambda: all(worker.ready for worker in engine._workers) and len(busy()) == n_tasks, rest=done_early)
+    return [worker.process.pid for worker in busy()]
 
 
 @pytest.fixture
@@ -258,13 +275,19 @@ def test_every_task_comes_out_once_whichever_worker_did_it(engine, home):
 
 
 def test_the_task_of_a_dead_worker_goes_to_another_within_five_seconds(engine, home):
-    engine.submit(a_task(0, deaths=1, seconds=0.5))
-    engine.submit(a_task(1, seconds=3.0))
-    started = time.monotonic()
-    task, path = next(result for result in iter(lambda: engine.next_done(5.0), object()) if result)
-    assert time.monotonic() - started < 5.0
-    assert (task.number, task.attempt, spool.read_outcome(path).manifest["attempt"]) == (0, 2, 2)
-    assert [task.number for task, _ in drain(engine)] == [1]
+    engine.n_workers = 3
+    for number in range(2):
+        engine.submit(a_task(number, held=[1]))
+    victim, _ = workers_at(engine, 2)
+    [lost] = [worker.tasks[0].number for worker in engine._workers if worker.process.pid == victim]
+    done = []
+    os.kill(victim, signal.SIGKILL)
+    until(lambda: given_again(engine) or any(done), 5.0, rest=lambda seconds: done.append(engine.next_done(seconds)))
+    until(lambda: any(done), rest=lambda seconds: done.append(engine.next_done(seconds)))
+    [(task, path)] = filter(None, done)
+    assert (task.number, task.attempt, spool.read_outcome(path).manifest["attempt"]) == (lost, 2, 2)
+    fake_worker.gate(home, 1).touch()
+    assert [task.number for task, _ in drain(engine)] == [1 - lost]
 
 
 def test_a_task_that_always_kills_its_worker_is_set_aside_and_the_others_go_on(engine, home, faked):
@@ -299,12 +322,12 @@ def test_workers_that_die_as_they_start_are_reported_and_not_started_for_ever(en
 
 def test_closing_ends_the_workers_at_once_even_in_the_middle_of_a_task(engine, home):
     for number in range(2):
-        engine.submit(a_task(number, seconds=60.0))
-    while len(pids(home.root)) < 2:
-        engine.next_done(0.05)
-    started = time.monotonic()
-    engine.close()
-    assert time.monotonic() - started < 3.0
+        engine.submit(a_task(number, held=[1]))  # at a gate that nobody opens
+    workers_at(engine, 2)
+    closing = threading.Thread(target=engine.close)
+    closing.start()
+    until(lambda: not closing.is_alive(), 10.0)
+    assert len(pids(home.root)) == 2
     assert not any(alive(pid) for pid in pids(home.root))
 
 
@@ -325,14 +348,15 @@ def test_real_workers_end_with_their_coordinator_are_deaf_to_ctrl_c_and_give_the
         "import sys, dataclasses, pathlib; from lab import storage, workers; from tests import test_workers as t\n"
         "home = storage.Home(pathlib.Path(sys.argv[1])); engine = workers.ProcessEngine(home, 1)\n"
         "task = dataclasses.replace(t.a_task(), study_file=sys.argv[2])\n"
-        "engine.submit(task); print(t.drain(engine, 60)[0][1], flush=True)\n"
-        "engine.submit(dataclasses.replace(task, number=1)); engine.next_done(60)\n"
+        "engine.submit(task); print(t.drain(engine)[0][1], flush=True)\n"
+        "engine.submit(dataclasses.replace(task, number=1)); t.drain(engine)\n"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT), "LAB_FAKE_PIDS": str(tmp_path / "pids")}
+    held = {"LAB_FAKE_GATE": str(tmp_path / "gate"), "LAB_FAKE_FREE": "1"}  # the second training does not end
     with subprocess.Popen(
         [sys.executable, "-c", f"if __name__ == '__main__':\n {code.replace(chr(10), chr(10) + ' ')}",
          str(home.root), str(study_file)],
-        stdout=subprocess.PIPE, text=True, env=environment | {"LAB_FAKE_SECONDS": "0.3"}, start_new_session=True,
+        stdout=subprocess.PIPE, text=True, env=environment | held, start_new_session=True,
     ) as coordinator:  # fmt: skip
         assert coordinator.stdout is not None
         path = Path(coordinator.stdout.readline().strip())
@@ -341,10 +365,7 @@ def test_real_workers_end_with_their_coordinator_are_deaf_to_ctrl_c_and_give_the
         time.sleep(0.1)
         assert alive(worker)
         coordinator.kill()
-        end = time.monotonic() + 2.0
-        while alive(worker) and time.monotonic() < end:
-            time.sleep(0.02)
-        assert not alive(worker)
+        until(lambda: not alive(worker), 60.0)  # its training would go on for longer
     from_worker = spool.read_outcome(path)
     inline = InlineEngine(Home(tmp_path / "inline"))
     inline.submit(task)

@@ -26,7 +26,7 @@ def page_faults(how):
     # a fixed threshold: glibc moves its own, and then it depends on what lies above whether the heap shrinks
     env = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
     found = subprocess.run(
-        [sys.executable, "-c", STEPS, how], cwd=ROOT, env=env, capture_output=True, text=True, timeout=100
+        [sys.executable, "-c", STEPS, how], cwd=ROOT, env=env, capture_output=True, text=True, timeout=600
     )
     return found.stderr.strip() if found.returncode else int(found.stdout)
 

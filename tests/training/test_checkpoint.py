@@ -185,9 +185,9 @@ def test_a_trial_says_how_long_all_its_attempts_took_that_it_went_on_from(tmp_pa
     newest = max(folder.iterdir())
     spent = json.loads(json.loads(newest.read_bytes()[8:][: int.from_bytes(newest.read_bytes()[:8], "little")])
                        ["__metadata__"]["record"])["seconds"]  # fmt: skip
-    started = time.time()
+    started = time.monotonic()
     outcome = spool.read_outcome(evaluate(a_task(), home))
-    here = time.time() - started
+    here = time.monotonic() - started
     assert 0 < spent < outcome.json("metrics.json")["final"]["seconds"] < spent + here
 
 
