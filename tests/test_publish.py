@@ -13,26 +13,34 @@ from lab.search import publisher
 from lab.search.publisher import BackgroundPublisher
 from lab.storage import Home
 from tests import faults, invariants
+from tests.waiting import LONG, until
 
 
 class Server:
-    """A tracking server: away, slow, or as it should be. Its runs are kept in MLflow's database of the project."""
+    """A tracking server: away, slow, or as it should be. Its runs are kept in MLflow's database of the project.
 
-    def __init__(self, home, *, away=False, seconds=0.0):
-        self.home, self.away, self.seconds = home, away, seconds
-        self.n_calls = 0
+    It is `back` after so many refusals, and answers no trial before the event `answers`.
+    """
+
+    def __init__(self, home, *, away=False, back=None):
+        self.home, self.away, self.back = home, away, back
+        self.answers = threading.Event()
+        self.answers.set()
+        self.n_calls = self.n_refused = 0
 
     def open(self):
         from lab.tracking import Tracker
 
         if self.away:
+            self.n_refused += 1
+            self.away = self.n_refused != self.back
             raise StorageError("the server does not answer")
         self.tracker = Tracker.open(faults.NAME, home=self.home, question="?")
         return self
 
     def publish(self, outcome):
         self.n_calls += 1
-        time.sleep(self.seconds)
+        self.answers.wait(LONG)
         if self.away:
             raise StorageError("the server does not answer")
         return self.tracker.publish(outcome)
@@ -98,15 +106,10 @@ def confirmed(home):
 
 
 def test_a_server_that_comes_back_midway_gets_everything(home, undisturbed, monkeypatch):
-    server = Server(home, away=True)
+    server = Server(home, away=True, back=1)
     serve(monkeypatch, server)
-    timer = threading.Timer(0.5, lambda: setattr(server, "away", False))
-    timer.start()
-    with monkeypatch.context() as patch:
-        patch.setenv("LAB_FAKE_SECONDS", "0.5")
-        summary = faults.run(home)
-    timer.join()
-    assert summary.n_unpublished == 0
+    summary = faults.run(home)
+    assert (summary.n_unpublished, server.n_refused) == (0, 1)
     invariants.check_finished(home, faults.NAME, 2)
     assert invariants.measured(home, faults.NAME) == invariants.measured(undisturbed, faults.NAME)
 
@@ -137,43 +140,51 @@ def test_an_unpublished_outcome_that_was_damaged_is_trained_again(home, undistur
 
 
 def test_a_slow_server_slows_training_by_less_than_two_percent(home):
-    server = Server(home, seconds=1.0)
+    server = Server(home)
+    server.answers.clear()
     took = []
     background = BackgroundPublisher(server.open, lambda run_ids: None)
     try:
         for k in range(50):
-            started = time.perf_counter()
+            started = time.thread_time()
             background.publish(Path(f"/nowhere/explore-{k:04d}"))
-            background.published()
-            took.append(time.perf_counter() - started)
-            time.sleep(0.01)
+            assert background.published() == []  # nothing of this waited for an answer: there was none
+            took.append(time.thread_time() - started)
         assert statistics.median(took) < 0.02 * 0.1  # of a training of a tenth of a second
-        assert max(took) < 0.5  # what another process may hold up on a busy machine; the server takes a second
+        until(lambda: server.n_calls == 1)
     finally:
+        server.answers.set()
         background.close()
 
 
 def test_a_server_that_is_away_is_asked_now_and_then_only(home, monkeypatch):
-    server = Server(home)
+    server, clock, rest = Server(home), [0.0], publisher.REST_SECONDS
+    monkeypatch.setattr(publisher, "monotonic", lambda: clock[0])
     background = BackgroundPublisher(server.open, lambda run_ids: None)
-    while background.run_ids() is None:
-        background.publish(Path("/nowhere/explore-0000"))
-        time.sleep(0.05)
-    server.away, before = True, server.n_calls
-    for _ in range(100):
-        background.publish(Path("/nowhere/explore-0000"))
-        time.sleep(0.01)
+    background.publish(Path("/nowhere/explore-0000"))
+    until(lambda: background.error)  # its files are not there
+    server.away = True
+    for n_more in range(1, 5):
+        clock[0] += rest + 0.01
+        rest *= 2
+        before = server.n_calls
+        for _ in range(50):
+            background.publish(Path("/nowhere/explore-0000"))
+        until(lambda before=before: server.n_calls > before)
+        until(background._todo.empty)
+        assert server.n_calls == 1 + n_more
     background.close()
-    assert server.n_calls - before <= 6
 
 
 def test_who_waits_for_a_server_at_the_end_is_interrupted_also_if_python_dropped_the_exception(home, monkeypatch):
     server = Server(home)
-    background = BackgroundPublisher(server.open, lambda run_ids: time.sleep(2.0))
+    answers = threading.Event()
+    background = BackgroundPublisher(server.open, lambda run_ids: answers.wait(LONG))
     background.publish(Path("/nowhere/explore-0000"))
     monkeypatch.setattr(interrupts, "_came", [interrupts.Terminated])
     with pytest.raises(interrupts.Terminated):
         background.finish()
+    answers.set()
     background.close()
 
 
