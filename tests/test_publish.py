@@ -139,6 +139,20 @@ def test_an_unpublished_outcome_that_was_damaged_is_trained_again(home, undistur
     assert invariants.measured(home, faults.NAME) == invariants.measured(undisturbed, faults.NAME)
 
 
+def test_an_unpublished_outcome_that_was_damaged_is_not_forgotten_by_a_run_that_trains_nothing(
+    home, undisturbed, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        serve(patch, Server(home, away=True))
+        faults.run(home)
+        path = spool.pending(home, faults.NAME)[1] / "metrics.json"
+        path.write_bytes(path.read_bytes()[:-9])
+    faults.run(home, time_limit=0.0)
+    assert faults.run(home).n_trained == 1
+    invariants.check_finished(home, faults.NAME, 2)
+    assert invariants.measured(home, faults.NAME) == invariants.measured(undisturbed, faults.NAME)
+
+
 def test_a_slow_server_slows_training_by_less_than_two_percent(home):
     server = Server(home)
     server.answers.clear()

@@ -72,8 +72,10 @@ class Results:
         if self._waiting:
             self.publisher.finish()
             self.collect()
+        settled = self.settled()
         for directory in spool.pending(home, self.stored.study_name):
-            if directory not in self._waiting:  # brought late, by a worker that outlived its coordinator
+            # brought late, by a worker that outlived its coordinator; what is damaged and not settled stays
+            if directory not in self._waiting and directory.name in settled:
                 spool.remove_outcome(directory)
         asked, told = keys_of(self.stored.get_trials(deepcopy=False))
         folder = home.checkpoints_of(self.stored.study_name)
