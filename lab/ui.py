@@ -21,7 +21,7 @@ import urllib.request
 import webbrowser
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from lab import interrupts, live
 from lab.errors import LabError, SpecError, StorageError
@@ -29,9 +29,6 @@ from lab.mlflow_store import VIEW, is_server, prepare_environment, remove_stray,
 from lab.spec import check_name
 from lab.storage import Home, masked
 from lab.tracking import relocate
-
-if TYPE_CHECKING:
-    pass
 
 FIRST_LIVE = 8800  # where to look first for a free port for the live page
 LOOPBACK = ("127.0.0.1", "localhost")
@@ -142,7 +139,6 @@ def serve(
                 webbrowser.open(address)
         while True:
             _check(servers)
-            interrupts.check()
             time.sleep(0.3)
     except interrupts.Terminated:
         return 128 + signal.SIGTERM
@@ -191,6 +187,7 @@ def _free_port(first: int, taken: set[int]) -> int:
 
 
 def _check(servers: Iterable[_Server]) -> None:
+    interrupts.check()
     for server in servers:
         if server.died():
             raise LabError(f"the {server.name} ended by itself: {server.last_words()}")
@@ -214,7 +211,8 @@ def _wait(servers: list[_Server]) -> None:
 
 
 def _get(server: _Server, path: str) -> bytes:
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(server.address + path, timeout=10) as answer:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(server.address + path, timeout=PATIENCE) as answer:
         return answer.read()
 
 
