@@ -115,12 +115,11 @@ def serve(
     if host not in LOOPBACK:
         raise SpecError(f"--host {host}: the pages have no password, so they are served on 127.0.0.1 only")
     if study is not None:
-        check_name(study, "study")
-    servers, live_page = _servers(home, ports), contextlib.ExitStack()
-    if study is not None:
         from lab import search
 
+        check_name(study, "study")
         search.status(home, study)  # that there is no such study is said at once, with those that there are
+    servers, live_page = _servers(home, ports), contextlib.ExitStack()
     heeded = contextlib.ExitStack()
     heeded.enter_context(interrupts.heeded())
     try:

@@ -130,8 +130,9 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason=
 
 
 def files_of(home):
-    """The files of a project, but those that SQLite keeps beside a database in its WAL mode while it is in use."""
-    return {path for path in home.root.rglob("*") if path.is_file() and not path.name.endswith((".db-wal", ".db-shm"))}
+    """The files of a project, but locks, and what SQLite keeps beside a database in its WAL mode while it is in use."""
+    used = (".db-wal", ".db-shm", ".lock")
+    return {path for path in home.root.rglob("*") if path.is_file() and not path.name.endswith(used)}
 
 
 @needs_proc

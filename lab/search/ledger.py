@@ -239,6 +239,8 @@ def _status(database: optuna.storages.RDBStorage, home: Home, name: str) -> dict
     stored = optuna.load_study(storage=database, study_name=name, sampler=RandomSampler())
     trials = stored.get_trials(deepcopy=False)
     spec = json.loads(stored.user_attrs.get("spec", "{}"))
+    # a study of another program in the same database has no specification
+    objective = spec.get("objective", [f"objective_{k}" for k in range(len(stored.directions))])
     best = best_trial(trials)
     busy = storage.in_use(home, name)
     return {
@@ -246,12 +248,12 @@ def _status(database: optuna.storages.RDBStorage, home: Home, name: str) -> dict
         "question": stored.user_attrs.get("question"),
         "training_sets": stored.user_attrs.get("training_sets"),
         "n_planned": spec.get("n_trials"),
-        "objective": spec.get("objective"),
+        "objective": objective,
         "counts": outcome_counts(trials),
         "targets": targets([t.user_attrs for t in trials]),
         "n_unfinished": sum(t.state == TrialState.RUNNING for t in trials),
         "n_spooled": len(spool.pending(home, name)),
-        "best": None if best is None else describe(best, spec["objective"]),
+        "best": None if best is None else describe(best, objective),
         "runs": sorted(stored.user_attrs.get("runs", {})),
         "in_use_by": storage.holder(home, name) if busy else None,
         "in_use": busy,

@@ -207,6 +207,18 @@ def test_status_tells_how_a_study_stands(home, monkeypatch):
         search.status(home, "tay")
 
 
+def test_status_tells_of_a_study_of_another_program_in_the_database_too(home):
+    run(toy(n_trials=2), home)
+    database = databases.open_database(home)
+    study = optuna.create_study(storage=database, study_name="foreign", directions=["minimize"] * 2)
+    study.tell(study.ask(), [0.5, 0.25])
+    databases.close(database)
+    foreign, toys = search.status(home)
+    assert (foreign["n_planned"], foreign["objective"]) == (None, ["objective_0", "objective_1"])
+    assert (foreign["best"]["objective_0"], foreign["best"]["objective_1"]) == (0.5, 0.25)
+    assert toys["best"]["val_risk"] == min(t.values[0] for t in stored(home))
+
+
 def test_the_best_few_are_confirmed_and_the_best_of_these_gets_the_learning_curve(home):
     study = toy(n_trials=6, n_confirm=3)
     summary = run(study, home)
