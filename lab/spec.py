@@ -27,7 +27,8 @@ OBJECTIVES = ("val_risk", "val_error")
 FRONTIER = ("bias_sq", "variance")
 CAPACITY_KNOBS = ("width", "depth")
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.=,+-]{0,99}")
+MOST_LETTERS = 200  # of a name with the flags of its study; with what is put around it for files, below 255 bytes
+_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_.=,+-]{{0,{MOST_LETTERS - 1}}}")
 
 
 def check_name(name: str, what: str) -> str:
@@ -37,7 +38,9 @@ def check_name(name: str, what: str) -> str:
         SpecError: It is not. `what` says in the message whose name it is.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name) or ".." in name:
-        raise SpecError(f"{what} {name!r} is not a usable name: use 1 to 100 letters, digits and _ . = , + -")
+        raise SpecError(
+            f"{what} {name!r} is not a usable name: use 1 to {MOST_LETTERS} letters, digits and _ . = , + -"
+        )
     return name
 
 

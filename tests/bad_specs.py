@@ -26,7 +26,7 @@ BAD = [
     ("data='../../etc/passwd'", "data set"),
     ("data='a b'", "data set"),
     ("data='digits\\n'", "data set"),
-    ("data='x' * 101", "data set"),
+    ("data='x' * 201", "data set"),
     ("data=['digits']", "data set"),
     ("no_such_field=1", "no_such_field"),
     # the search space

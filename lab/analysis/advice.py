@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from lab.analysis.capacity_curve import Estimate, estimate, level_of, number, step
 from lab.analysis.case import Case
 from lab.analysis.learning_curve import doubling
-from lab.analysis.remedies import more_examples, more_replicas
-from lab.numerals import num, signed
+from lab.analysis.remedies import more_examples, more_replicas, more_test_images
+from lab.numerals import num, percent, signed
 
 MOST_VARIANTS, MOST_KNOBS = 3, 2
 WORTH_IT = 0.03  # of the risk: a smaller gain is not worth a line
@@ -34,10 +34,11 @@ class Action:
 def actions(case: Case, kind: str) -> tuple[Action, ...]:
     """Return what would help, the largest measured gain in risk first; nothing that was not measured to help.
 
-    With too few replicas for a verdict, only more of them are advised; where the verdict is unclear they are, third.
+    With too few replicas or test images for a verdict, only more of them are advised; where the verdict is unclear,
+    more replicas are, third.
     """
     if kind == "not enough replicas":
-        return (replicate(case),)
+        return (narrow(case),)
     if kind == "noise floor":
         return ()
     helpful = (*_repair(case), *sorted(_measured(case), key=lambda action: -_size(action)))
@@ -69,6 +70,18 @@ def replicate(case: Case) -> Action:
     if change is None:
         return Action("more replicas: the plan of this study is not known", None)
     return Action(f"more replicas, for narrower intervals: {change.words}", case.command(**change.settings))
+
+
+def narrow(case: Case) -> Action:
+    """Return the advice that narrows the interval of the risk: more replicas, or more test images."""
+    if case.is_smoke or not case.lacks_test_images:
+        return replicate(case)
+    now = int(case.data["n_test"])
+    text = f"more test images than {now}: {percent(case.test_share)} of the squared width of the interval is from those"
+    change = more_test_images(case, 2 * now)
+    if change is None:
+        return Action(f"{text}, and there are no more to be had in the pool", None)
+    return Action(f"{text}; this measures on {change.words}", case.command(**change.settings))
 
 
 def _worth_it(case: Case, gain: float) -> bool:

@@ -23,6 +23,7 @@ from lab.analysis.capacity_curve import (
 from lab.commands import run_command
 
 NOISE_FLOOR = 0.1
+MIN_REPLICAS = 10
 
 
 def share_of_bias(bias_sq: Estimate, variance: Estimate) -> Estimate:
@@ -71,6 +72,7 @@ class Case:
     importance: pd.DataFrame | None  # of `lab.analysis.attribution`
     interventions: pd.DataFrame | None = None  # of `lab.analysis.interventions`, in a study of variants
     ensembles: pd.DataFrame | None = None  # of `lab.analysis.ensemble`
+    test_share: float = math.nan  # of the variance of the risk's estimate, what having few test images makes
     effects: tuple[Effect, ...] = ()  # of single knobs on the risk, from where they stand to their best
 
     @property
@@ -100,6 +102,11 @@ class Case:
         """Half the width of the interval of `reducible`, over its value."""
         total = self.reducible
         return total.half / total.value if total.value > 0 else math.inf
+
+    @property
+    def lacks_test_images(self) -> bool:
+        """Whether having few test images makes more of the interval of the risk than having few replicas."""
+        return self.test_share > 0.5 and self.n_replicas >= MIN_REPLICAS
 
     @property
     def at_floor(self) -> bool:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from lab.analysis import coverage
-from lab.analysis.advice import replicate
+from lab.analysis.advice import narrow, replicate
 from lab.analysis.attribution import RELIABLE, ROUGH
 from lab.analysis.capacity_curve import estimate, number, number_column, of_phase, selection_risk
-from lab.analysis.case import NOISE_FLOOR, Case
+from lab.analysis.case import MIN_REPLICAS, NOISE_FLOOR, Case
 from lab.analysis.remedies import beyond, more_test_images, plan_of
 from lab.analysis.signals import LIMITS
 from lab.analysis.training_curve import GL_LIMIT
@@ -24,7 +24,6 @@ from lab.spec import CAPACITY_KNOBS
 
 CHECKS = ["name", "threshold", "measured", "status", "note", "where", "command"]
 UNDERFITTING, OVERFITTING = 0.6, 0.4
-MIN_REPLICAS = 10
 MAX_WIDTH = 0.5  # half-width of bias² + variance, over its value
 MAX_LOST, MOST_LOST = 0.1, 0.3  # share of trials without a result: beyond the first look, beyond the second fail
 MAX_ERROR_OF_ERROR = 0.02  # standard error of the error rate from the finite test set
@@ -78,7 +77,7 @@ def _precision(case: Case, kind: str, share: object, decided: bool) -> Iterator[
                 where="method", command=_when(few, more))  # fmt: skip
     yield Check(f"interval of {case.bias_name} and variance together", f"within ± {percent(MAX_WIDTH)}",
                 f"± {percent(width)}", _status(wide, math.isfinite(width), worst="fail"), where="verdict",
-                command=_when(wide, more))  # fmt: skip
+                command=_when(wide, narrow(case).command))  # fmt: skip
     yield from _targets(case)
     yield Check("above the noise floor", f"upper end of bias² + variance over {NOISE_FLOOR:g} × noise", floor,
                 _status(case.at_floor, noise > 0), where="verdict")  # fmt: skip

@@ -75,6 +75,7 @@ def diagnose(
     interventions: pd.DataFrame | None = None,
     ensembles: pd.DataFrame | None = None,
     effects: Sequence[Effect] = (),
+    test_share: float = math.nan,
 ) -> Diagnosis:
     """Return the verdict on a study, its evidence, the rules as applied, and what would help next.
 
@@ -93,6 +94,7 @@ def diagnose(
         interventions: Table of `lab.analysis.interventions.interventions`, in a study of variants.
         ensembles: Table of `lab.analysis.ensemble.ensembles`, of the run that is judged.
         effects: Of `lab.analysis.attribution.moves`, on the risk, from that run on.
+        test_share: Of the variance of the risk's estimate, what having few test images makes; NaN: not known.
     """
     row = chosen(trials)
     if row is None:
@@ -122,6 +124,7 @@ def diagnose(
         interventions=interventions,
         ensembles=ensembles,
         effects=tuple(effects),
+        test_share=test_share,
     )
     share = share_of_bias(estimate(row, "bias_sq"), estimate(row, "variance"))
     kind, verdict = _judge(case, share)
@@ -138,7 +141,8 @@ def _judge(case: Case, share: Estimate) -> tuple[str, str]:
     if case.at_floor:
         return "noise floor", "At the noise floor: what is left is label noise"
     if not case.relative_width <= MAX_WIDTH or not math.isfinite(share.lo + share.hi):
-        return "not enough replicas", "Not enough replicas for a verdict: the intervals are too wide"
+        few = "test images" if case.lacks_test_images else "replicas"
+        return "not enough replicas", f"Not enough {few} for a verdict: the intervals are too wide"
     if share.lo > UNDERFITTING:
         return "underfitting", f"Underfitting{'' if known else ' or label noise'}: {bias} outweighs variance"
     if share.hi < OVERFITTING:

@@ -14,6 +14,7 @@ import pandas as pd
 
 from lab import history
 from lab.analysis.capacity_curve import estimate
+from lab.analysis.examples import per_example
 from lab.analysis.paired import common, paired_difference
 from lab.commands import command
 from lab.errors import SpecError
@@ -24,7 +25,7 @@ from lab.report import figures_compare
 from lab.report.exports import to_csv
 from lab.report.markdown import plain
 from lab.report.page import assemble, write
-from lab.report.tables import focus_of, verdict
+from lab.report.tables import focus_of, test_share, verdict
 from lab.report.text import count, glossary, interval, is_number, knob_value, num, with_interval
 from lab.report.view import Block, Link, Section, figure_view, panel, table_view
 from lab.storage import Home, inside
@@ -118,11 +119,11 @@ def digest(names: list[str]) -> str:
 
 def _side(name: str, home: Home) -> Side:
     loaded = history.load(name, home=home)
-    diagnosis = verdict(loaded)
     row = focus_of(loaded, loaded.phase("explore"))
     if row is None or not is_number(row.get("risk")):
         raise SpecError(f"report: no trial of {name} has a measured risk, so there is nothing to compare: run it first")
-    return Side(loaded, row, diagnosis.verdict)
+    images = per_example(*loaded.predictions(str(row["key"])))
+    return Side(loaded, row, verdict(loaded, test_share=test_share(row, images)).verdict)
 
 
 def compare(first: Side, other: Side) -> Comparison:

@@ -1,5 +1,6 @@
 """Run history → the tables behind the report."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from lab.history import Examples, History
 
 TARGETS = ("bias_sq", "variance")
 LEAST_IMPORTANCE = 0.05  # in R²
+ERRORS = 1.96  # standard errors in half an interval, of a normal estimate: a share that rests on it is not too large
 LOWER_RISKS = (0.9, 0.75, 0.5)  # of the risk at the largest measured size
 MOST_DIRECTIONS = 3  # knobs whose direction is drawn, for each of bias² and variance
 
@@ -101,7 +103,8 @@ def collect(history: History) -> Tables:
     pictures = {} if focus is None else _of_predictions(history, str(focus["key"]))
     diagnosis = verdict(
         history, capacity=capacity, learning=learning, importance=ranking, interventions=changes,
-        ensembles=pictures.get("ensembles"), effects=() if focus is None else moves(history.trials, focus, seed=seed),
+        ensembles=pictures.get("ensembles"), test_share=test_share(focus, pictures.get("examples")),
+        effects=() if focus is None else moves(history.trials, focus, seed=seed),
     )  # fmt: skip
     ahead = extrapolate(learning)
     return Tables(
@@ -124,6 +127,15 @@ def collect(history: History) -> Tables:
         noisy_labels=noisy_labels(history.trials),
         **pictures,
     )
+
+
+def test_share(focus: pd.Series | None, examples: pd.DataFrame | None) -> float:
+    """Return how much of the variance of a run's estimated risk is from having few test images; NaN if not known."""
+    half = math.nan if focus is None else float(focus.get("risk_hi", math.nan) - focus.get("risk_lo", math.nan)) / 2
+    if examples is None or len(examples) < 2 or not half > 0:
+        return math.nan
+    of_images = float(examples["risk"].var()) / len(examples)
+    return min(of_images / (half / ERRORS) ** 2, 1.0)
 
 
 def focus_of(history: History, explore: pd.DataFrame) -> pd.Series | None:

@@ -108,7 +108,8 @@ def _what_would_change_it(page: Page) -> str:
         limits = f"{percent(OVERFITTING)} to {percent(UNDERFITTING)}"
         return f"What would change it: if one of the ends, now {ends}, left the range from {limits}."
     if d.kind == "not enough replicas":
-        return "What would settle it: narrower intervals, that is, more replicas."
+        few = "test images" if "test images" in d.verdict else "replicas"
+        return f"What would settle it: narrower intervals, that is, more {few}."
     if d.kind != "unclear":
         return "What would change it: another data set or other fixed knobs; see the caveats."
     lines = [line for line in (OVERFITTING, UNDERFITTING) if d.share_lo < line < d.share_hi]

@@ -171,6 +171,20 @@ class TestAdvice:
         assert found.kind == "not enough replicas"
         assert [a.command for a in found.actions] == [f"python -m lab.study run capacity_sweep --set {settings}"]
 
+    @pytest.mark.parametrize(("n_pool", "ending"), [(1200, "run capacity_sweep --set n_test=800"), (600, None)])
+    def test_where_few_test_images_make_the_interval_wide_more_of_them_are_advised_as_far_as_there_are(
+        self, n_pool, ending
+    ):
+        table, data = trials(run(0.35, 0.01, width=0.51, n_train=30)), DATA | {"n_pool": n_pool, "n_test": 400}
+        found = diagnose(table, study=self.study, spec=SPEC, data=data, test_share=0.8)
+        assert found.verdict == "Not enough test images for a verdict: the intervals are too wide"
+        [action] = found.actions
+        assert action.text.startswith("more test images than 400: 80\u00a0% of the squared width")
+        assert (action.command and action.command.removeprefix("python -m lab.study ")) == ending
+        few = diagnose(table, study=self.study, spec=SPEC, data=data, test_share=0.4)
+        assert few.verdict.startswith("Not enough replicas")
+        assert diagnose(trials(run(0.3, 0.05, n_replicas=9)), test_share=0.9).actions[0].text.startswith("more repl")
+
     def test_a_knob_whose_better_value_went_with_less_risk_is_advised_as_an_association(self):
         effects = (
             Effect("dropout", "risk", 0.0, 0.4, 0.8, 0.7, 0.9),

@@ -11,11 +11,13 @@ from time import process_time
 from urllib.parse import unquote
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from lab.report import page as pages
 from lab.report.page import render
 from lab.report.tables import collect
+from lab.report.tables import test_share as share_of_test
 from tests.report.synthetic import KINDS, synthetic_history
 
 SECTIONS = [
@@ -298,6 +300,13 @@ def test_a_verdict_that_lacks_replicas_says_that_they_would_settle_it(made):
     diagnosis = dataclasses.replace(tables.diagnosis, kind="not enough replicas")
     html = render(history, dataclasses.replace(tables, diagnosis=diagnosis))
     assert "What would settle it: narrower intervals, that is, more replicas." in html
+
+
+def test_the_share_of_the_test_images_in_an_interval_is_that_of_an_average_over_them():
+    focus = pd.Series({"risk_lo": 0.3 - 1.96 * 0.02, "risk_hi": 0.3 + 1.96 * 0.02})
+    images = pd.DataFrame({"risk": np.tile([0.1, 0.5], 200)})  # their mean has a standard error of 0.2 / 20 = 0.01
+    assert share_of_test(focus, images) == pytest.approx(0.25, rel=0.01)
+    assert np.isnan(share_of_test(None, images)) and np.isnan(share_of_test(focus, None))
 
 
 def test_the_report_of_200_trials_takes_less_than_ten_seconds_of_one_core():
