@@ -182,6 +182,9 @@ class TestAdvice:
         assert action.text.startswith("more test images than 400: 80\u00a0% of the squared width")
         assert (action.command and action.command.removeprefix("python -m lab.study ")) == ending
         few = diagnose(table, study=self.study, spec=SPEC, data=data, test_share=0.4)
+        spec = SPEC | {"replication": SPEC["replication"] | {"scheme": "subsample"}}
+        drawn = diagnose(table, study=self.study, spec=spec, data=data, test_share=0.8).actions[0].text
+        assert f"share {30 / (n_pool - 400):.0%}".replace("%", "\u00a0%") in drawn
         assert few.verdict.startswith("Not enough replicas")
         assert diagnose(trials(run(0.3, 0.05, n_replicas=9)), test_share=0.9).actions[0].text.startswith("more repl")
 
