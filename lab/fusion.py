@@ -1,7 +1,8 @@
-"""Which trials are trained together, in one pack: those whose networks have the same shape.
+"""Which trials are trained together, in one pack: those whose networks have one shape, or differ in width alone.
 
-Only numbers and choices that change no tensor's shape and no operation may differ; what a trial gives does not depend
-on its company (tests/training/test_packs.py). Knows no torch: the coordinator asks it.
+Only numbers and choices that change no tensor's shape and no operation may differ, and on a GPU the width; what a trial
+gives does not depend on its company (tests/training/test_packs.py, test_widths.py). Knows no torch: the coordinator
+asks it.
 """
 
 import dataclasses
@@ -34,6 +35,30 @@ def shape_of(config: TrialConfig) -> tuple[Any, ...]:
         return tuple(values.values())
     switches = [values[name] > 0 for name in SWITCHES]
     return (*switches, *(value for name, value in sorted(values.items()) if name not in OWN_KNOBS))
+
+
+def fills_up(config: TrialConfig) -> bool:
+    """Return whether a network, filled up with zeros to a larger width, trains as alone.
+
+    So do perceptrons of which a unit of zeros gives 0: not `sigmoid`; nor layer and group norm, which take means over
+    units; nor where a layer adds its input if that has as many units. After batch norm they would but for the biases
+    before it: their gradients are 0 but for rounding, which Adam makes grow. A file to start from is of one width, and
+    what is frozen is drawn elsewhere. It is true of cnn and resnet as well (tests/training/test_padding.py), which are
+    left alone as they are bound by arithmetic sooner.
+    """
+    return (
+        config.family == "mlp"
+        and config.activation != "sigmoid"
+        and config.norm == "none"
+        and config.residual != "on"
+        and not config.weights
+        and not config.frozen
+    )
+
+
+def form_of(config: TrialConfig) -> tuple[Any, ...]:
+    """Return what has to be equal for two configurations to be trained in one pack, the narrower filled up."""
+    return shape_of(dataclasses.replace(config, width=1) if fills_up(config) else config)
 
 
 def most_replicas(task: Task) -> int:

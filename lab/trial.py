@@ -105,14 +105,35 @@ def evaluate(task: Task, home: Home, *, tick: Callable[[], None] | None = None) 
 
 
 def evaluate_together(tasks: Sequence[Task], home: Home, *, tick: Callable[[], None] | None = None) -> list[Path]:
-    """Train trials of equal shape in one pack, and write the outcome of each as if it had been trained alone.
+    """Train trials of equal form in one pack, and write the outcome of each as if it had been trained alone.
 
-    What one of them breaks, breaks for all: they are then trained one after the other, and so are those of which one
+    In several packs, one after the other, where they differ so much in width that filling up does not pay. What one
+    trial of a pack breaks, breaks for all: they are then trained one after the other, and so are those of which one
     goes on from a checkpoint.
 
     Raises:
         LabError: See `evaluate`.
     """
+    outcomes: dict[int, Path] = {}
+    for places in _packs(tasks):
+        outcomes |= zip(places, _evaluate_pack([tasks[k] for k in places], home, tick), strict=True)
+    return [outcomes[k] for k in range(len(tasks))]
+
+
+def _packs(tasks: Sequence[Task]) -> list[list[int]]:
+    """Return which trials train in one pack, as lists of their places."""
+    if len({task.config["width"] for task in tasks}) > 1:
+        from lab.training import padding, strategy
+
+        with contextlib.suppress(Exception):  # what is wrong with one of them shows when it is trained
+            dataset, configs = _dataset(tasks[0]), [TrialConfig.from_dict(task.config) for task in tasks]
+            networks = padding.built(configs, dataset.image_shape, dataset.n_classes)
+            return strategy.packs(networks, [task.replication.n_replicas for task in tasks])
+    return [list(range(len(tasks)))]
+
+
+def _evaluate_pack(tasks: Sequence[Task], home: Home, tick: Callable[[], None] | None) -> list[Path]:
+    """Do so with the trials of one pack."""
     started, events = time.time(), []  # type: ignore[var-annotated]
     datasets = [_dataset(task) for task in tasks]
     found = None
@@ -304,11 +325,9 @@ def _train_together(
 ) -> list[Trained] | None:
     """Return what training the trials in one pack gave; None if one of them has a checkpoint."""
     from lab import training
+    from lab.training import padding
 
-    task, dataset = (
-        tasks[0],
-        datasets[0],
-    )  # they differ in what predictions are decomposed against, which is not trained
+    task, dataset = tasks[0], datasets[0]  # they differ in what predictions are decomposed against alone
     own_families.register(str(task.config["family"]), task.study_file)
     kept = [checkpoints(t, d, home, _note) for t, d in zip(tasks, datasets, strict=True)]
     courses, states = zip(*(taken_up(of_task) for of_task in kept), strict=True)
@@ -316,12 +335,7 @@ def _train_together(
         return None
     jobs = [
         training.Job(
-            _config(t, home),
-            t.replication,
-            t.first_resample,
-            t.first_init,
-            t.first_noise,
-            keep_weights=weights.are_kept(t.phase),
+            _config(t, home), t.replication, t.first_resample, t.first_init, t.first_noise, weights.are_kept(t.phase)
         )
         for t in tasks
     ]
@@ -342,13 +356,13 @@ def _train_together(
         for course, step, of_task in zip(courses, steps, datasets, strict=True):
             course.add(step, of_task.test, task.replication)
         _passed(tick)
-    n_parameters = training.count_parameters(jobs[0].config, dataset.image_shape, dataset.n_classes)
-    n_replicas = sum(t.replication.n_replicas for t in tasks)
+    networks = padding.built([job.config for job in jobs], dataset.image_shape, dataset.n_classes)
+    n_replicas = [t.replication.n_replicas for t in tasks]
     found = [
-        _trained(
-            n_parameters, course, step, of_task, t.replication, course.seconds() * t.replication.n_replicas / n_replicas
+        _trained(network.n_parameters, course, step, of_task, t.replication, course.seconds() * n / sum(n_replicas))
+        for t, n, network, course, step, of_task in zip(
+            tasks, n_replicas, networks, courses, steps, datasets, strict=True
         )
-        for t, course, step, of_task in zip(tasks, courses, steps, datasets, strict=True)
     ]
     return [dataclasses.replace(trained, start=start) for trained, start in zip(found, starts, strict=True)]
 

@@ -1,18 +1,22 @@
-"""Trials of equal shape are trained in one pack, and nobody can tell from what they give."""
+"""Trials of equal form are trained in one pack, and nobody can tell from what they give."""
 
 import dataclasses
+import io
 import json
 from collections import deque
 from functools import partial
 
+import numpy as np
+import pandas as pd
 import pytest
 
-from lab import outcome, search, spool, training, trial, workers
+from lab import outcome, search, spool, training, trial, weights, workers
 from lab.course import Course
 from lab.knobs import TrialConfig
 from lab.spec import Choice, Float, Replication, Study
 from lab.storage import Home
 from lab.task import Task
+from lab.training import strategy
 from lab.trial import evaluate, evaluate_together
 from lab.workers import InlineEngine
 from lab.workers.bundles import take_bundle
@@ -76,6 +80,12 @@ def test_on_a_cpu_trials_go_alone_and_on_a_gpu_they_share_a_pack():
     assert [t.number for t in take_bundle(deque([task(0, device="cuda"), task(1, device="cuda")]))] == [0, 1]
 
 
+def test_on_a_gpu_trials_of_several_widths_go_together_where_filling_up_changes_nothing():
+    tasks = [task(k, device="cuda", width=width) for k, width in enumerate((8, 16, 5))]
+    assert taken(tasks) == ([0, 1, 2], [])
+    assert taken([task(0, device="cuda", norm="layer"), task(1, device="cuda", norm="layer", width=9)]) == ([0], [1])
+
+
 # --- what comes of it
 
 
@@ -96,6 +106,69 @@ def check(folders, alone):
 def test_trials_trained_together_write_what_each_writes_alone(tmp_path, alone):
     tasks = [task(k, **knobs) for k, knobs in enumerate(MIXED)]
     check(evaluate_together(tasks, Home(tmp_path)), alone)
+
+
+WIDTHS = [dict(width=8), dict(width=13, learning_rate=0.01), dict(width=3, dropout=0.3), dict(width=8, patience=1)]
+
+
+def packs_of(tasks, home, monkeypatch):
+    """Train tasks as a worker does that got them together; return their folders, and the widths of each pack."""
+    sizes, fit_many = [], training.fit_many
+
+    def noted(jobs, *args, **options):
+        sizes.append([job.config.width for job in jobs])
+        return fit_many(jobs, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "fit_many", noted)
+        return evaluate_together(tasks, home), sizes
+
+
+def numbers(value):
+    """Return the numbers in a JSON value, those of time left out."""
+    if isinstance(value, dict):
+        return [n for key, inner in value.items() if "second" not in key for n in numbers(inner)]
+    if isinstance(value, list):
+        return [n for inner in value for n in numbers(inner)]
+    return [value] if isinstance(value, int | float) else []
+
+
+def test_trials_of_several_widths_trained_in_one_pack_write_what_each_writes_alone(tmp_path, monkeypatch):
+    tasks = [dataclasses.replace(task(k, **knobs), phase="confirm") for k, knobs in enumerate(WIDTHS)]
+    folders, packs = packs_of(tasks, Home(tmp_path / "together"), monkeypatch)
+    assert packs == [[13, 8, 8, 3]]
+    for one, folder in zip(tasks, folders, strict=True):
+        found, expected = (spool.read_outcome(f) for f in (folder, evaluate(one, Home(tmp_path / "alone"))))
+        assert found.status == expected.status == "finished"
+        assert found.contents.keys() == expected.contents.keys()
+        assert found.contents["config.json"] == expected.contents["config.json"]
+        for name in ("curves.parquet", "signals.parquet"):
+            ours, theirs = (pd.read_parquet(io.BytesIO(side.contents[name])) for side in (found, expected))
+            pd.testing.assert_frame_equal(ours, theirs, rtol=1e-4, atol=1e-5)
+        for name in ("decomposition.json", "metrics.json", "per_class.json"):
+            ours, theirs = (numbers(side.json(name)) for side in (found, expected))
+            np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4, err_msg=name)
+        (ours, _), (theirs, _) = (weights.unpacked(side.contents[weights.FILE]) for side in (found, expected))
+        for replica, alone in zip(ours, theirs, strict=True):
+            assert replica.keys() == alone.keys()
+            for name, values in alone.items():
+                np.testing.assert_allclose(replica[name], values, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_where_filling_up_does_not_pay_a_bundle_is_trained_in_several_packs(tmp_path, monkeypatch):
+    tasks = [task(k, **knobs) for k, knobs in enumerate(WIDTHS)]
+    monkeypatch.setattr(strategy, "STEP_SECONDS", 0.0)
+    folders, packs = packs_of(tasks, Home(tmp_path), monkeypatch)
+    assert packs == [[8, 8]]  # the others are trained alone
+    written = [spool.read_outcome(folder).json("config.json") for folder in folders]
+    assert [outcome["number"] for outcome in written] == [0, 1, 2, 3]
+    assert [outcome["n_parameters"] for outcome in written] == [64 * w + w + 10 * w + 10 for w in (8, 13, 3, 8)]
+
+
+def test_a_trial_of_a_bundle_that_cannot_be_built_is_infeasible_and_its_mates_finish(tmp_path):
+    tasks = [task(0, width=8), task(1, width=5, spatial_dropout=0.2), task(2, width=3)]
+    statuses = [spool.read_outcome(folder).status for folder in evaluate_together(tasks, Home(tmp_path))]
+    assert statuses == ["finished", "infeasible", "finished"]
 
 
 def test_the_seconds_of_a_trial_are_its_share_of_the_packs(tmp_path, monkeypatch):

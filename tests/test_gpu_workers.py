@@ -75,7 +75,7 @@ def test_tasks_of_equal_shape_that_wait_are_shared_out_evenly_and_trained_togeth
     engine.start()
     for number in range(6):
         engine.submit(on_gpu(number, company=2, learning_rate=0.01 * (number + 1)))
-    engine.submit(on_gpu(6, width=99))
+    engine.submit(on_gpu(6, depth=3))
     assert sorted(task.number for task, _ in drain(engine)) == list(range(7))
     found = bundles(engine)
     assert sorted(number for bundle in found for number in bundle) == list(range(7))

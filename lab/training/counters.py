@@ -46,14 +46,14 @@ class Keys:
         return first_U1, second_U1
 
 
-def hashed(counters_n: Tensor, keys: tuple[Tensor, Tensor]) -> Tensor:
-    """Return 32 random bits for each stream and counter, shape (U, n) int32.
+def hashed(counters: Tensor, keys: tuple[Tensor, Tensor]) -> Tensor:
+    """Return 32 random bits for each stream and counter, shape (U, n) int32; counters (n,), or (U, n) of each stream.
 
     The mixing constants are those of lowbias32 (C. Wellons, "Prospecting for hash functions", 2018); the second half
     of the key enters between its rounds.
     """
     first_U1, second_U1 = keys
-    h = counters_n[None] ^ first_U1
+    h = counters ^ first_U1
     h ^= (h >> 16) & 0xFFFF  # torch shifts in the sign: the mask makes the shift a logical one
     h *= _M1
     h += second_U1

@@ -36,7 +36,7 @@ State = Mapping[str, Tensor]
 
 
 class Crew:
-    """R replicas in one pack.
+    """R replicas in one pack, the narrower filled up to the network of the pack (lab.training.padding).
 
     Attributes:
         members: Who they are.
@@ -73,10 +73,14 @@ class Crew:
         self.signals: dict[str, NDArray[np.float64]] = {}
         self._sets = sets
         self._start = functools.partial(Crew, network, sets=sets, seed=seed, device=device, dtype=dtype, store=store)
-        self.pack = Pack.start(network, configs_R, inits_R, seed=seed, device=device, dtype=dtype)
+        networks_R = members.networks_R
+        self.pack = Pack.start(
+            network, configs_R, inits_R, seed=seed, device=device, dtype=dtype, networks_R=networks_R
+        )  # fmt: skip
         self.dropout = Dropout(
             [c.dropout for c in configs_R], inits_R, seed=seed, device=device,
             channel_rates_R=[c.spatial_dropout for c in configs_R],
+            filled_R=[network.config.width - own.config.width for own in networks_R],
         )  # fmt: skip
         self.augmentation = Augmentation(configs_R, inits_R, seed=seed, device=device, dtype=dtype)
         self.criterion = Criterion.of(configs_R, sets.counts(self.sets_R), dtype)

@@ -21,19 +21,32 @@ class Masks:
 
     A mask is a hash of (stream key, step, purpose, position in the batch), computed where the data are: it is the same
     whatever other replicas share the pack, on every device, and after any interruption. Two 16-bit halves of a 32-bit
-    hash serve two things, so the rate is rounded to 1/65536.
+    hash serve two things, so the rate is rounded to 1/65536. Units of a replica that is filled up to a wider network
+    (lab.training.padding) have the positions that they have alone.
     """
 
-    def __init__(self, rates_R: Sequence[float], inits_R: Sequence[int], *, seed: int, device: torch.device) -> None:
-        """Take the rate and the init stream of each replica."""
-        pairs = [(int(i), round(rate * LEVELS)) for rate, i in zip(rates_R, inits_R, strict=True)]
-        distinct = sorted(set(pairs))
-        dropped = torch.tensor([level for _, level in distinct], dtype=torch.int32, device=device)[:, None]
-        self._keys = Keys([seeds.stream(seed, "dropout", i) for i, _ in distinct], device)
+    def __init__(
+        self,
+        rates_R: Sequence[float],
+        inits_R: Sequence[int],
+        *,
+        seed: int,
+        device: torch.device,
+        filled_R: Sequence[int] | None = None,
+    ) -> None:
+        """Take the rate and the init stream of each replica, and how many units its layers are filled up with."""
+        filled_R = filled_R or [0] * len(rates_R)
+        kinds = [(int(i), round(r * LEVELS), f) for r, i, f in zip(rates_R, inits_R, filled_R, strict=True)]
+        distinct = sorted(set(kinds))
+        dropped = torch.tensor([level for _, level, _ in distinct], dtype=torch.int32, device=device)[:, None]
+        self._keys = Keys([seeds.stream(seed, "dropout", i) for i, _, _ in distinct], device)
+        self._filled_U1: Tensor | None = None
+        if any(filled_R):
+            self._filled_U1 = torch.tensor([f for _, _, f in distinct], dtype=torch.int32, device=device)[:, None]
         self.is_off = not bool(dropped.any())
         self._threshold_U1 = (dropped - LEVELS // 2).to(torch.int16)
         self._scale_U1 = LEVELS / (LEVELS - dropped)
-        self._index_R = torch.tensor([distinct.index(pair) for pair in pairs], device=device)
+        self._index_R = torch.tensor([distinct.index(kind) for kind in kinds], device=device)
         self._device = device
         self._counters: dict[int, Tensor] = {}
 
@@ -45,21 +58,31 @@ class Masks:
         """Begin an epoch: moments now count from this step of the training."""
         self._keys.begin(first_step, n_steps)
 
-    def kept(self, moment: Moment, purpose: int, n: int, level: int | None = None) -> Tensor:
-        """Return which of n things each pair of stream and rate keeps, shape (U, n), bool.
+    def kept(self, moment: Moment, purpose: int, n: int, level: int | None = None, n_examples: int = 1) -> Tensor:
+        """Return which of n things, of so many examples, each pair of stream and rate keeps, shape (U, n), bool.
 
         With `level` all have the rate level / LEVELS.
         """
-        n_words = (n + 1) // 2
-        if n_words not in self._counters:
-            self._counters[n_words] = torch.arange(n_words, dtype=torch.int32, device=self._device)
-        h = hashed(self._counters[n_words], self._keys.at(moment, purpose))
-        return h.view(torch.int16)[:, :n] >= (self._threshold_U1 if level is None else level - LEVELS // 2)
+        keys = self._keys.at(moment, purpose)
+        if self._filled_U1 is None:
+            bits_Un = hashed(self._range((n + 1) // 2), keys).view(torch.int16)[:, :n]
+        else:
+            at_n = self._range(n)
+            own_Un = at_n - at_n // (n // n_examples) * self._filled_U1
+            bits_Un = hashed(own_Un >> 1, keys) << ((own_Un & 1 ^ 1) << 4) >> 16  # the lower half is that of even ones
+        return bits_Un >= (self._threshold_U1 if level is None else level - LEVELS // 2)
 
-    def factors(self, moment: Moment, purpose: int, like: Tensor, n: int, level: int | None = None) -> Tensor:
+    def _range(self, n: int) -> Tensor:
+        if n not in self._counters:
+            self._counters[n] = torch.arange(n, dtype=torch.int32, device=self._device)
+        return self._counters[n]
+
+    def factors(
+        self, moment: Moment, purpose: int, like: Tensor, n: int, level: int | None = None, n_examples: int = 1
+    ) -> Tensor:
         """Return what each replica multiplies n things by, as `like`: 0, or 1 / (1 − rate) if it is kept, (R, n)."""
         scale = self._scale_U1 if level is None else LEVELS / (LEVELS - level)
-        factor_Un = self.kept(moment, purpose, n, level).to(like.dtype).mul_(scale)
+        factor_Un = self.kept(moment, purpose, n, level, n_examples).to(like.dtype).mul_(scale)
         return factor_Un.index_select(0, self._index_R)
 
 
@@ -74,9 +97,13 @@ class Dropout:
         seed: int,
         device: torch.device,
         channel_rates_R: Sequence[float] | None = None,
+        filled_R: Sequence[int] | None = None,
     ) -> None:
-        """Take the rates and the init stream of each replica; without `channel_rates_R` no channel is dropped."""
-        self._units = Masks(rates_R, inits_R, seed=seed, device=device)
+        """Take the rates and the init stream of each replica; without `channel_rates_R` no channel is dropped.
+
+        `filled_R` is how many units a replica's layers, of a perceptron, are filled up with.
+        """
+        self._units = Masks(rates_R, inits_R, seed=seed, device=device, filled_R=filled_R)
         self._channels = Masks(channel_rates_R or [0.0] * len(rates_R), inits_R, seed=seed, device=device)
         self.moment = Moment(0)
 
@@ -105,7 +132,7 @@ class Dropout:
         """Return what each unit of x (R, B, …) is multiplied by; None where none is dropped."""
         if self._units.is_off if level is None else level == 0:
             return None
-        return self._units.factors(self.moment, layer, x, x[0].numel(), level).view(x.shape)
+        return self._units.factors(self.moment, layer, x, x[0].numel(), level, x.shape[1]).view(x.shape)
 
     def __call__(self, layer: int, x: Tensor, rate: float | None = None) -> Tensor:
         """Return x (R, B, …) with what is dropped at 0 and what is kept scaled by 1 / (1 − rate).

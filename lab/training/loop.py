@@ -14,10 +14,10 @@ from torch import Tensor
 
 from lab import models
 from lab.data.pool import Dataset
-from lab.fusion import shape_of
+from lab.fusion import form_of
 from lab.knobs import TrialConfig
 from lab.spec import Replication
-from lab.training import health
+from lab.training import health, padding
 from lab.training.crew import Crew, State, crews_of, part, rows_of
 from lab.training.evaluation import Measured, evaluate, evaluation_epochs
 from lab.training.job import Job
@@ -82,14 +82,14 @@ def fit_many(
     on_event: Callable[[str], None] | None = None,
     features_in: Path | None = None,
 ) -> Iterator[list[Evaluation]]:
-    """Train the replicas of jobs of equal shape together, and yield an evaluation of each job at the same epochs.
+    """Train the replicas of jobs of equal form together, and yield an evaluation of each job at the same epochs.
 
     The result of a replica does not depend on which others are trained with it. With `config.patience`, a replica
     stops when its validation risk has not fallen for that many evaluations, and at the last epoch at the latest; it
     goes back to the weights of its best evaluation, and later evaluations repeat what those predict.
 
     Args:
-        jobs: What is trained; their configurations differ in `lab.fusion.OWN_KNOBS` at the most.
+        jobs: What is trained; their configurations have one form, see `lab.fusion.form_of`.
         dataset: Where the training sets come from, and the points of validation and test.
         seed: The study seed.
         n_evaluations: How often to evaluate.
@@ -104,19 +104,19 @@ def fit_many(
         features_in: A folder where trainings leave to each other what frozen trunks of torchvision make of images.
 
     Raises:
-        ValueError: The configurations cannot be built or differ in shape, or the scheme needs more examples than there
+        ValueError: The configurations cannot be built or differ in form, or the scheme needs more examples than there
             are.
         torch.OutOfMemoryError: One replica alone does not fit in the memory that the device has free.
     """
-    shapes = {shape_of(job.config) for job in jobs}
-    if len(shapes) != 1:
-        raise ValueError(f"{len(jobs)} jobs have {len(shapes)} shapes: train those of one shape together")
+    forms = {form_of(job.config) for job in jobs}
+    if len(forms) != 1:
+        raise ValueError(f"{len(jobs)} jobs have {len(forms)} shapes: train those of one shape together")
     config, target = jobs[0].config, torch.device(device)
-    network = models.build(config, dataset.image_shape, dataset.n_classes)
-    sets, members = enlist(jobs, dataset, seed, target, dtype)
+    networks = padding.built([job.config for job in jobs], dataset.image_shape, dataset.n_classes)
+    sets, members = enlist(jobs, networks, dataset, seed, target, dtype)
     crews = crews_of(
-        network, members, sets, dataset, seed=seed, device=target, dtype=dtype, pack_size=pack_size, resume=resume,
-        on_event=on_event, features_in=features_in,
+        padding.widest(networks), members, sets, dataset, seed=seed, device=target, dtype=dtype, pack_size=pack_size,
+        resume=resume, on_event=on_event, features_in=features_in,
     )  # fmt: skip
     scores = [Scores(job.shape, keep_weights=job.keep_weights) for job in jobs]
     if resume is not None:
@@ -182,7 +182,7 @@ def one_epoch(crew: Crew, sets: TrainingSets, *, is_watched: bool) -> None:
         _update(crew, last)
         known = None if crew.known is None else crew.known.of(slice(None), slice(health.N_EXAMPLES))
         images = sets.first(health.N_EXAMPLES, crew.sets_R) if known is None else None
-        crew.signals = health.measure(crew.pack, before_RP, images, known)
+        crew.signals = health.measure(crew.pack, before_RP, images, known, crew.members.networks_R)
     elif crew.graphs is not None:
         crew.graphs.epoch(crew.n_batches, step)
     else:
@@ -268,7 +268,9 @@ def _record(members: Members, measured: Measured, scores: list[Scores]) -> tuple
     for j in np.unique(members.jobs_R):
         rows = np.flatnonzero(members.jobs_R == j)
         places = members.places_R[rows]
-        scores[j].record(places, measured.take(rows))
+        of_job = measured.take(rows)
+        own = padding.corners(of_job.weights, members.networks[j])
+        scores[j].record(places, of_job._replace(weights=own))
         diverged_R[rows], risk_R[rows] = scores[j].diverged_R[places], scores[j].metrics["val_risk"][places]
     return diverged_R, risk_R
 
@@ -291,5 +293,7 @@ def _state(crews: list[Crew], scores: list[Scores], job: int) -> dict[str, Tenso
     of_job = [(crew, np.flatnonzero(crew.members.jobs_R == job)) for crew in crews]
     for k, (crew, rows) in enumerate((crew, rows) for crew, rows in of_job if len(rows)):
         own = crew.state() if len(rows) == len(crew) else rows_of(crew.state(), torch.from_numpy(rows))
+        network, wide = crew.members.networks[job], crew.pack.network
+        own = own if network is wide else padding.narrowed(own, network, wide)
         state |= {f"crew{k}.{name}": value for name, value in own.items()}
     return state

@@ -13,15 +13,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from lab.knobs import TrialConfig
 from lab.models import Network
 from lab.models.layers import HEAD, Factors, placed
+from lab.training.padding import aligned, filled, shapes
 from lab.training.starts import Frozen, origin, start
 
-ALIGNMENT = 16  # values; rows of whole cache lines (64 bytes in float32), see `Pack`
 TINY = 1e-6  # added to the norm of a gradient before dividing by it, as torch.nn.utils.clip_grad_norm_ does
 
 
@@ -55,10 +54,9 @@ class Pack:
         frozen: Frozen | None = None,
     ) -> None:
         """Take over weights (R, P), filled up or not, running statistics (R, *shape), and what is frozen."""
-        n_replicas, n_filled = len(theta_RP), -(-network.n_parameters // ALIGNMENT) * ALIGNMENT
+        n_replicas = len(theta_RP)
         self.network = network
-        if theta_RP.shape[1] != n_filled:
-            theta_RP = F.pad(theta_RP, (0, n_filled - theta_RP.shape[1]))
+        theta_RP = aligned(theta_RP)
         self.theta_RP = theta_RP
         self.theta_RP.grad = torch.zeros_like(theta_RP)
         self.buffers = dict(buffers)
@@ -86,16 +84,25 @@ class Pack:
         seed: int,
         device: torch.device,
         dtype: torch.dtype,
+        networks_R: Sequence[Network] | None = None,
     ) -> "Pack":
         """Give each replica its start (lab.training.starts): those of equal scheme, gain and init index start equal.
+
+        With `networks_R`, narrower than the pack's, each starts as that network of its own and is filled up with zeros.
 
         Raises:
             SpecError: The configurations start from a file that does not fit.
             ValueError: The initialisation scheme is unknown.
         """
-        names = [(c.init_scheme, c.init_gain, int(i)) for c, i in zip(configs_R, inits_R, strict=True)]
-        distinct = dict(zip(names, configs_R, strict=True))
-        starts_U = [start(network, config, init, seed=seed) for (_, _, init), config in distinct.items()]
+        networks_R = networks_R or [network] * len(configs_R)
+        names = [
+            (own, c.init_scheme, c.init_gain, int(i)) for own, c, i in zip(networks_R, configs_R, inits_R, strict=True)
+        ]
+        distinct, wanted = dict(zip(names, configs_R, strict=True)), shapes(network)
+        starts_U = [
+            {name: filled(value, wanted[name]) for name, value in start(own, config, init, seed=seed).items()}
+            for (own, _, _, init), config in distinct.items()
+        ]
         index_R = torch.tensor([list(distinct).index(name) for name in names])
 
         def stacked(values_U: Sequence[Tensor]) -> Tensor:

@@ -5,8 +5,9 @@ by rounding alone: no replica sees another, in whichever packs they are.
 """
 
 import functools
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -21,6 +22,14 @@ USUAL_CACHE = 2**19  # bytes, where the file is not there
 
 STATES = 7  # values a weight at the most: itself, gradient, two moments, mean, best so far, and one in passing
 SHARE = 0.8  # of the free memory of a GPU that a pack is meant to take: sizes are estimates
+
+# What a GPU does in the time that another pack's step takes at the least, be its networks ever so small: a step of a
+# perceptron has 25 (depth 1) to 127 (depth 4, dropout) operations (counted on the CPU, torch 2.14, views left out), and
+# one that is next to nothing takes some 1.5 µs in a graph, so 40 µs at the least; memory moves 1 to 3 TB/s, arithmetic
+# in float32 goes at 10 to 60 TFLOP/s. Reasoned from what is known of such devices, the lower ends taken, and not
+# measured: there was no GPU. `python -m benchmarks.padding --device cuda` would.
+STEP_SECONDS = 40e-6
+BYTES_A_SECOND, FLOPS = 1e12, 1e13
 
 
 @functools.cache
@@ -86,3 +95,33 @@ def pack_size(
         values += 0 if network.config.family == "resnet" else STATES * network.n_parameters
         most = int(PACK_VALUES.get(network.config.family, PACK_VALUES["cnn"]) * (cache or cache_bytes())) // values
     return 2 ** max(0, most.bit_length() - 1)
+
+
+def packs(networks: Sequence[Network], n_replicas: Sequence[int]) -> list[list[int]]:
+    """Return which trials train in one pack on a GPU, as lists of their places: filled up to a common width if it pays.
+
+    Given the network and the number of replicas of each trial; the networks are perceptrons that differ in width at the
+    most. From the widest down, the trials of the next width join if what they are filled up with takes no longer than
+    the step of a further pack would, see `STEP_SECONDS`.
+    """
+
+    def width(k: int) -> int:
+        return networks[k].config.width
+
+    found: list[list[int]] = []
+    for _, same in itertools.groupby(sorted(range(len(networks)), key=width, reverse=True), width):
+        trials = list(same)
+        n = sum(n_replicas[k] for k in trials)
+        if found and n * (busy_seconds(networks[found[-1][0]]) - busy_seconds(networks[trials[0]])) <= STEP_SECONDS:
+            found[-1] += trials
+        else:
+            found.append(trials)
+    return found
+
+
+def busy_seconds(network: Network) -> float:
+    """Return how long memory and arithmetic of a GPU are busy with a step of one perceptron, one after the other."""
+    batch = network.config.batch_size
+    units = sum(p.shape[-1] for p in network.trained if p.kind == "weight")
+    moved = 10 * (network.n_parameters + batch * units)  # values: weights with Adam, activations; as in benchmarks/ways
+    return 4 * moved / BYTES_A_SECOND + 6 * batch * network.n_parameters / FLOPS

@@ -70,7 +70,7 @@ def _epoch(
     # a schedule is defined for the steps of its training alone
     config = dataclasses.replace(config, epochs=max(config.epochs, n_pairs + 1))
     network = models.build(config, dataset.image_shape, dataset.n_classes)
-    sets, members = enlist([Job(config, replication)], dataset, seed, device, torch.float32)
+    sets, members = enlist([Job(config, replication)], [network], dataset, seed, device, torch.float32)
     crews = crews_of(
         network, members, sets, dataset, seed=seed, device=device, dtype=torch.float32, features_in=features_in
     )  # fmt: skip

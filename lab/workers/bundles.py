@@ -4,7 +4,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 
-from lab.fusion import most_replicas, shape_of
+from lab.fusion import form_of, most_replicas, shape_of
 from lab.knobs import TrialConfig
 from lab.task import Task
 from lab.workers.engine import MAX_ATTEMPTS
@@ -43,4 +43,5 @@ def _together(first: Task, second: Task) -> bool:
         return False
     if first.replication.grows or first.spec.get("prune"):  # each as far as its own predictions say
         return False
-    return shape_of(TrialConfig.from_dict(first.config)) == shape_of(TrialConfig.from_dict(second.config))
+    same = form_of if first.device.startswith("cuda") else shape_of  # elsewhere filling up does not pay
+    return same(TrialConfig.from_dict(first.config)) == same(TrialConfig.from_dict(second.config))

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from benchmarks import throughput
-from lab import models, spool, training
+from lab import models, spool, training, trial
 from lab.data.datasets import load
 from lab.knobs import TrialConfig
 from lab.models import ways
@@ -19,6 +19,7 @@ from lab.storage import Home
 from lab.training import batches, counters, evaluation, loop, optimizers
 from lab.training.job import Job
 from lab.trial import evaluate_together
+from lab.workers import InlineEngine
 from tests.emulated_gpu import emulated_gpu
 from tests.test_bundles import task
 
@@ -226,6 +227,48 @@ def test_the_outcomes_of_trials_trained_together_are_those_of_the_cpu(monkeypatc
     for first, second in zip(found, expected, strict=True):
         assert first.status == second.status == "finished"
         assert first.contents.keys() == second.contents.keys()
+        one, other = (json.loads(o.contents["decomposition.json"])["final"] for o in (first, second))
+        for name in ("risk", "bias_sq", "variance_resample", "variance_hi"):
+            assert one[name] == pytest.approx(other[name], abs=1e-3)
+
+
+@pytest.mark.parametrize("knobs", [{"optimizer": "sgd"}, {"averaging": "ema"}, {"n_train": 32}], ids=str)
+def test_perceptrons_of_several_widths_share_a_pack_there(digits, monkeypatch, knobs):
+    config = dataclasses.replace(CONFIG, **knobs)
+    changes = [
+        {"width": 9, "dropout": 0.25},
+        {"width": 4, "dropout": 0.5, "clip_norm": 0.1},
+        {"width": 6, "patience": 1},
+    ]
+    jobs = [Job(dataclasses.replace(config, **change), PLAN) for change in changes]
+    expected = [[evaluations[0] for evaluations in train([job], digits)] for job in jobs]
+    with emulated_gpu(monkeypatch) as gpu, no_waiting(monkeypatch, gpu):
+        same(train(jobs, digits, device="cuda"), list(zip(*expected, strict=True)))
+    assert gpu.n_replays > 0
+
+
+def test_a_study_of_widths_is_trained_there_in_packs_of_several(monkeypatch, tmp_path):
+    sizes, together = [], trial._train_together
+    monkeypatch.setattr(
+        trial, "_train_together", lambda tasks, *args: sizes.append(len(tasks)) or together(tasks, *args)
+    )
+
+    def outcomes(device):
+        engine = InlineEngine(Home(tmp_path / device), device=device)
+        for k, width in enumerate((8, 5, 8, 12)):
+            engine.submit(task(k, device=device, width=width, learning_rate=2.0**-5, dropout=0.25))
+        return [spool.read_outcome(engine.next_done(1.0)[1]) for _ in range(4)]
+
+    expected = outcomes("cpu")
+    assert not sizes
+    with emulated_gpu(monkeypatch):
+        found = outcomes("cuda")
+    assert sizes == [4]
+    for first, second in zip(found, expected, strict=True):
+        assert first.status == second.status == "finished"
+        request, other = (json.loads(o.contents["config.json"]) for o in (first, second))
+        assert request["device"] == "cuda"
+        assert request | {"device": "cpu"} == other
         one, other = (json.loads(o.contents["decomposition.json"])["final"] for o in (first, second))
         for name in ("risk", "bias_sq", "variance_resample", "variance_hi"):
             assert one[name] == pytest.approx(other[name], abs=1e-3)

@@ -138,10 +138,12 @@ def test_a_replica_that_turns_nan_leaves_its_mates_of_other_trials_bit_equal(dig
 
 
 def test_jobs_of_different_shapes_are_an_error(digits):
-    wider = dataclasses.replace(CONFIG, width=13)
-    assert shape_of(wider) != shape_of(CONFIG)
-    with pytest.raises(ValueError, match="2 jobs have 2 shapes"):
-        train([Job(CONFIG, REPLICATION), Job(wider, REPLICATION)], digits)
+    normed = dataclasses.replace(CONFIG, norm="layer")
+    for config, change in ((CONFIG, {"depth": 3}), (normed, {"width": 13})):
+        other = dataclasses.replace(config, **change)
+        assert shape_of(other) != shape_of(config)
+        with pytest.raises(ValueError, match="2 jobs have 2 shapes"):
+            train([Job(config, REPLICATION), Job(other, REPLICATION)], digits)
 
 
 def test_jobs_may_differ_in_their_resamples_and_seeds(digits):

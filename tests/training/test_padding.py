@@ -1,7 +1,8 @@
 """A narrower network, filled up with zeros to the width of another, trains in one pack with it as if alone.
 
 That is so where a unit that gives 0 keeps giving 0: its activation is 0 at 0, and no norm shares a mean among units.
-The lab does not train so, as it pays too little (benchmarks/ways.md, CONTRIBUTING.md).
+Perceptrons without normalisation of several trials are trained so on a GPU (lab.fusion, test_widths.py); on the CPU it
+pays too little (benchmarks/ways.md, CONTRIBUTING.md).
 """
 
 import pytest
