@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import throughput
+from benchmarks import padding, throughput
 from lab import models, spool, training, trial
 from lab.data.datasets import load
 from lab.knobs import TrialConfig
@@ -280,6 +280,17 @@ def test_the_benchmark_of_throughput_runs_there(monkeypatch, tmp_path):
         assert throughput.main(["--device", "cuda", "--quick"], tmp_path) == 0
     content = json.loads((tmp_path / "throughput_cuda.json").read_text())
     assert content["machine"]["gpu"] == "emulated"
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_padding_runs_there(monkeypatch, tmp_path):
+    with emulated_gpu(monkeypatch):
+        assert padding.main(["--device", "cuda", "--quick"], tmp_path) == 0
+    rows = json.loads((tmp_path / "padding_cuda.json").read_text())["tables"]["Padding"]
+    assert [(row["widths"], row["dropout"], row["rule"]) for row in rows] == [
+        ("16 and 4", 0.0, "one pack"), ("16 and 4", 0.25, "one pack"),
+    ]  # fmt: skip
+    assert all(row["ratio"] == row["one pack"] / row["two packs"] > 0 for row in rows)
 
 
 def test_epochs_are_timed_there(digits, monkeypatch):
