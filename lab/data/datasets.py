@@ -153,7 +153,10 @@ def load(
         whole = load(chosen[0], seed=seed, data_dir=data_dir)
         return classes.restricted(whole, chosen[1], name=name, n_validation=n_validation, n_test=n_test)
     if name not in DATASETS:
-        raise SpecError(f"data set {name!r} is unknown: choose one of {', '.join(DATASETS)}, or register yours")
+        raise SpecError(
+            f"data set {name!r} is unknown: choose one of {', '.join(DATASETS)}, imagefolder:PATH, or a function "
+            "of the study file"
+        )
     directory = None if data_dir is None else Path(data_dir).expanduser()
     sizes = {"seed": seed, "n_validation": n_validation, "n_test": n_test}
     returned = own.call(DATASETS[name], sizes | {"data_dir": directory})

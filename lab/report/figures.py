@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from lab.report.style import INK, MUTED, NOISE, SERIES, Series, band, figure, line, log_axis, rgba, rounded
+from lab.report.style import INK, MUTED, NOISE, SERIES, Series, band, figure, line, log_axis, rgba, rounded, tick_text
 
 RISK_AXIS = "Brier risk (0 = perfect, 2 = worst)"
+ROOM = 0.22  # of the width of a figure, for a label such as "16.7k" on a telephone
 
 
 def look(part: str, *, with_noise: bool) -> Series:
@@ -78,8 +79,38 @@ def capacity_stack(curve: pd.DataFrame, *, threshold: float | None = None) -> go
         },
         text=[_size(row, curve) for _, row in curve.iterrows()], hovertemplate="risk %{y:.3g} (%{text})<extra></extra>",
     )  # fmt: skip
+    best = curve.dropna(subset=["risk"]).sort_values("risk", kind="stable").head(1)
+    if len(best):
+        fig.add_scatter(
+            x=best["capacity"].tolist(), y=rounded(best["risk"]), name="lowest risk", mode="markers", hoverinfo="skip",
+            marker={"color": INK, "symbol": "star", "size": 17},
+        )  # fmt: skip
     _vertical(fig, threshold, "interpolation threshold")
+    _add_parameters_axis(fig, curve)
     return fig
+
+
+def _add_parameters_axis(fig: go.Figure, curve: pd.DataFrame) -> None:
+    """Write numbers of parameters above the figure, at some of the levels, where capacity is a dial such as width."""
+    rows = curve.dropna(subset=["n_parameters"])
+    if curve["capacity_name"].iloc[0] == "n_parameters" or len(rows) < 2:
+        return
+    place = np.log(rows["capacity"]) if fig.layout.xaxis.type == "log" else rows["capacity"]
+    place = ((place - place.min()) / (place.max() - place.min())).tolist()
+    shown = [0]
+    for k in range(1, len(rows)):
+        if place[k] - place[shown[-1]] >= ROOM and (k == len(rows) - 1 or 1 - place[k] >= ROOM):
+            shown.append(k)
+    ticks = {
+        "tickmode": "array", "tickvals": rows["capacity"].iloc[shown].tolist(),
+        "ticktext": [tick_text(n) for n in rows["n_parameters"].iloc[shown]],
+    }  # fmt: skip
+    axis = fig.layout.xaxis.to_plotly_json() | ticks | {"overlaying": "x", "side": "top", "matches": "x"}
+    fig.update_layout(xaxis2=axis | {"title": axis["title"] | {"text": "parameters"}})
+    fig.add_scatter(
+        x=rows["capacity"].tolist(), y=[0] * len(rows), xaxis="x2", mode="markers", opacity=0, showlegend=False,
+        hoverinfo="skip",
+    )  # fmt: skip
 
 
 def _size(row: pd.Series, curve: pd.DataFrame) -> str:

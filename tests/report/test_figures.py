@@ -144,7 +144,7 @@ def test_a_figure_goes_to_the_page_without_template_legend_or_title(made):
     view = figure_view(fig, "x", label="a figure")
     content = json.loads(str(view.json).replace("\\u003c", "<"))
     assert "template" not in content["layout"] and content["layout"]["showlegend"] is False
-    assert [i.label for i in view.legend] == ["noise", "bias²", "variance", "risk, measured directly"]
+    assert [i.label for i in view.legend] == ["noise", "bias²", "variance", "risk, measured directly", "lowest risk"]
     assert view.axis.startswith("↑ Brier risk")
     assert fig.layout.yaxis.title.text == figures.RISK_AXIS  # the figure itself stays whole
 
@@ -197,3 +197,19 @@ def test_a_roc_curve_is_that_of_the_class_whose_area_stands_beside_it(made):
     rows = tables.roc[tables.roc["class"] == worst["class"]]
     assert len(drawn.y) == len(rows) < len(tables.roc)
     assert np.allclose(np.asarray(drawn.y, dtype=float), rows["tpr"], atol=1e-3)
+
+
+def test_where_capacity_is_a_dial_the_parameters_stand_above_it_and_the_lowest_risk_is_marked():
+    width = [4, 8, 9, 64, 128]
+    n = [100.0, 400, 450, 20_000, 80_000]
+    curve = pd.DataFrame({"capacity": width, "width": width, "depth": 1, "n_parameters": n, "capacity_name": "width"})
+    curve = curve.assign(bias_sq=0.2, variance=[0.1, 0.3, 0.3, 0.05, 0.2], risk_lo=0.1, risk_hi=0.6)
+    curve["risk"] = curve["bias_sq"] + curve["variance"]
+    fig = figures.capacity_stack(curve)
+    above = fig.layout.xaxis2
+    assert (above.side, above.matches, above.title.text) == ("top", "x", "parameters")
+    assert list(above.tickvals) == [4, 9, 128] and list(above.ticktext) == ["100", "450", "80k"]
+    [best] = [trace for trace in fig.data if trace.name == "lowest risk"]
+    assert (best.x[0], best.y[0]) == (64, 0.25)
+    by_count = figures.capacity_stack(curve.assign(capacity=n, capacity_name="n_parameters"))
+    assert "xaxis2" not in by_count.to_dict()["layout"]
