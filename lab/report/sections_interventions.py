@@ -89,6 +89,8 @@ def interventions(page: Page) -> Section | None:
 def _without_result(page: Page) -> dict[str, str]:
     """Return the techniques of which nothing was measured, and why."""
     rows = page.tables.explore
+    if "variant" not in rows:
+        return {}
     rows = rows[~np.isfinite(number_column(rows, "bias_sq"))]
     return {readable(row["variant"]): sentence(row["reason"] or row["outcome"]) for row in rows.to_dict("records")}
 
