@@ -27,6 +27,12 @@ STUDY = Study(
 )  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def not_nice(monkeypatch):
+    """Ray gives way to all other programs: on a busy machine its workers are minutes in starting."""
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+
+
 def a_task(number=0, **changes):
     task = Task("toy", STUDY.to_dict(), "explore", number, dataclasses.asdict(STUDY.config({"width": 4})))
     return dataclasses.replace(task, **changes)
