@@ -14,7 +14,7 @@ from benchmarks.loops import Case
 from lab.training.allocator import keep_freed_memory
 from lab.training.strategy import cache_bytes
 
-MLP_PACKS = (1, 4, 16, 32, 64, 128)
+MLP_PACKS = (1, 4, 8, 16, 32, 64, 128)
 CONVOLUTION_PACKS = (1, 2, 4, 8, 16)
 AROUND = 4  # convolutional packs are measured up to this many times the one that is chosen
 DIGITS, FASHION, COLOUR = (1, 8, 8), (1, 28, 28), (3, 32, 32)

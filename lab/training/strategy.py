@@ -14,7 +14,7 @@ import torch
 
 from lab.models import Network
 
-PACK_WEIGHTS = 2**22  # of a pack of perceptrons: with Adam's moments and the gradient four times as many values
+PACK_WEIGHTS = 1  # of a pack of perceptrons, a byte of level-2 cache; 16 bytes each with gradient and moments
 PACK_VALUES = {"cnn": 2.4, "resnet": 1.0}  # of a pack's widest maps, one batch, a byte of level-2 cache; for a cnn with
 # what training keeps of its weights: small maps of many channels have more weights than values
 CACHE_FILE = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
@@ -79,7 +79,7 @@ def pack_size(
     pack outgrows the caches. A convolution is bound by arithmetic and memory: company pays while maps are small, and
     less through the many layers of a residual network. How far goes with the cache: with 2 MiB a core (Intel Xeon)
     packs of four times the maps were best of those that were best on an AMD EPYC (studies/LOG.md, 2026-11-26, "packs
-    on another machine" and "figures measured again").
+    on another machine" and "figures measured again"), and packs of about twice the weights.
     """
     if device.type == "cuda":
         return max(1, int(SHARE * free_memory(device)) // replica_bytes(network, known))
@@ -88,12 +88,13 @@ def pack_size(
     only_head = network.is_head_alone and known is not None
     if network.why_alone is not None and not only_head:
         return 1
+    cache = cache or cache_bytes()
     if only_head or all(len(parameter.shape) <= 2 for parameter in network.parameters):
-        most = PACK_WEIGHTS // network.n_parameters
+        most = PACK_WEIGHTS * cache // network.n_parameters
     else:
         values = network.widest * network.config.batch_size
         values += 0 if network.config.family == "resnet" else STATES * network.n_parameters
-        most = int(PACK_VALUES.get(network.config.family, PACK_VALUES["cnn"]) * (cache or cache_bytes())) // values
+        most = int(PACK_VALUES.get(network.config.family, PACK_VALUES["cnn"]) * cache) // values
     return 2 ** max(0, most.bit_length() - 1)
 
 

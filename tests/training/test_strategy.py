@@ -46,12 +46,12 @@ def test_the_cache_of_a_core_is_read_where_it_stands(tmp_path, monkeypatch, cont
     assert strategy.cache_bytes.__wrapped__() == size
 
 
-def test_packs_of_convolutions_grow_with_the_cache_and_perceptrons_do_not():
+def test_packs_grow_with_the_cache():
     def sizes(**knobs):
         return [strategy.pack_size(network(**knobs), torch.device("cpu"), cache=cache) for cache in (2**19, 2**21)]
 
     assert sizes(family="cnn", width=8, batch_size=64) == [2, 8]
-    assert sizes(family="mlp", width=64, batch_size=64)[0] == sizes(family="mlp", width=64, batch_size=64)[1]
+    assert sizes(family="mlp", width=64, depth=2) == [8, 32]
 
 
 # -- a GPU's memory, with an allocator that says what it has
@@ -95,7 +95,8 @@ def test_features_and_frozen_weights_are_counted():
 @pytest.mark.parametrize("family", ["mlp", "cnn", "resnet", "pretrained"])
 def test_heads_that_are_trained_on_features_share_a_pack_as_perceptrons_do(family):
     heads = network(family=family, frozen=1.0)
-    n_features, most = features.n_values(heads, (1, 28, 28)), strategy.PACK_WEIGHTS // heads.n_parameters
+    n_features = features.n_values(heads, (1, 28, 28))
+    most = strategy.PACK_WEIGHTS * strategy.cache_bytes() // heads.n_parameters
     assert n_features == heads.trained[0].shape[0]
     assert most / 2 < strategy.pack_size(heads, torch.device("cpu"), known=4 * n_features) <= most
 
