@@ -62,42 +62,21 @@ def quadratic(f_DIKNC: Array, loss_DIKN: Array, noise_N: Array, layout: Layout) 
         noise_N: The noise of each point, 0 if it is not known.
         layout: What replicas share.
     """
-    needed = {_union(s, a) for s in layout.classes for a in ((), *layout.clusters)}
-    products, n_products = {}, {}
-    for s in needed:
-        products[s] = np.einsum("...c,...c->...", f_DIKNC, layout.sum_within(f_DIKNC, s))
-        n_products[s] = (layout.used_DIK * layout.sizes(s))[..., None]
-    pairs = {s: _within(products[s], (), layout) for s in layout.classes}
-    counts = {s: _within(n_products[s], (), layout) for s in layout.classes}
+    products = {s: np.einsum("...c,...c->...", f_DIKNC, layout.sum_within(f_DIKNC, s)) for s in layout.needed}
     risk = layout.means(loss_DIKN)
+    pairs = {s: layout.sum_of_clusters(products[s], ()) for s in layout.classes}
     without = {}
     for a in layout.clusters:
-        left_pairs = {s: pairs[s] - _share(products, s, a, layout) for s in layout.classes}
-        left_counts = {s: counts[s] - _share(n_products, s, a, layout) for s in layout.classes}
-        without[a] = _solve(layout, left_pairs, left_counts, risk.without[a][..., 0], noise_N)
-    return Estimates(_solve(layout, pairs, counts, risk.point_NT.T, noise_N)[0], without)
-
-
-def _union(s: Factors, a: Factors) -> Factors:
-    return tuple(sorted({*s, *a}))
-
-
-def _within(products_DIKN: Array, a: Factors, layout: Layout) -> Array:
-    """Return sums over the replicas of each cluster of the axes `a`, shape (Z, N)."""
-    return layout.sum_within(products_DIKN, a).reshape(-1, products_DIKN.shape[-1])
-
-
-def _share(products: dict[Factors, Array], s: Factors, a: Factors, layout: Layout) -> Array:
-    """Return what the pairs that agree at least on `s` lose when a cluster of the axes `a` goes, shape (Z, N)."""
-    return 2 * _within(products[s], a, layout) - _within(products[_union(s, a)], a, layout)
+        left = {s: pairs[s] - layout.share(products, s, a) for s in layout.classes}
+        without[a] = _solve(layout, left, layout.n_pairs[a], risk.without[a][..., 0], noise_N)
+    return Estimates(_solve(layout, pairs, layout.n_pairs[()], risk.point_NT.T, noise_N)[0], without)
 
 
 def _solve(
-    layout: Layout, pairs: dict[Factors, Array], counts: dict[Factors, Array], risk_ZN: Array, noise_N: Array
+    layout: Layout, pairs: dict[Factors, Array], n_pairs: dict[Factors, Array], risk_ZN: Array, noise_N: Array
 ) -> Array:
     """Return the terms (Z, N, T) from sums over pairs; a term that a subset of replicas does not allow is NaN."""
-    sums, n_pairs = layout.exactly(pairs), layout.exactly(counts)
-    # numbers of pairs are whole and far below 2^53, so that a 0 is exact
+    sums = layout.exactly(pairs)
     means = {
         s: np.divide(sums[s], n_pairs[s], out=np.full_like(sums[s], np.nan), where=n_pairs[s] > 0)
         for s in layout.classes

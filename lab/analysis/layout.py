@@ -12,6 +12,7 @@ Shape suffixes: D resamples, I inits, K label-noise draws, N test points, T term
 replicas always have all three axes D, I, K here; a missing replica is 0 throughout and False in `used_DIK`.
 """
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -68,14 +69,8 @@ class Layout:
 
     @classmethod
     def of(cls, design: Design, used_DIK: NDArray[np.bool_]) -> "Layout":
-        """Return the layout of a design."""
-        if design == "independent":
-            return cls(design, used_DIK, ((), (0,)), {}, ((0,),))
-        if design == "nested":
-            return cls(design, used_DIK, ((), (0,), (0, 1)), {(0,): "resample", (0, 1): "init"}, ((0,),))
-        axes = [axis for axis, size in enumerate(used_DIK.shape) if size > 1]
-        subsets = tuple(chain.from_iterable(combinations(axes, n) for n in range(len(axes) + 1)))
-        return cls(design, used_DIK, subsets, {s: CAUSES[s] for s in subsets if s}, subsets[1:])
+        """Return the layout of a design; the same object for the same replicas, as it works out numbers of pairs."""
+        return _layout(design, used_DIK.shape, used_DIK.tobytes())
 
     @property
     def n_replicas(self) -> int:
@@ -102,6 +97,34 @@ class Layout:
     def sizes(self, factors: Factors) -> Array:
         """Return the number of replicas in each group that agrees on `factors`, in the shape of `sum_within`."""
         return self.sum_within(self.used_DIK.astype(np.float64), factors)
+
+    @cached_property
+    def needed(self) -> tuple[Factors, ...]:
+        """The sets of factors by which sums over pairs are needed, of all replicas and without each cluster."""
+        return tuple(dict.fromkeys(_union(s, a) for s in self.classes for a in ((), *self.clusters)))
+
+    def sum_of_clusters(self, values_DIKN: Array, axes: Factors) -> Array:
+        """Return sums over the replicas of each cluster of these axes, shape (Z, N)."""
+        return self.sum_within(values_DIKN, axes).reshape(-1, values_DIKN.shape[-1])
+
+    def share(self, products: dict[Factors, Array], s: Factors, axes: Factors) -> Array:
+        """Return what the pairs that agree at least on `s` lose when a cluster of these axes goes, shape (Z, N).
+
+        `products` are of each replica with its group: Σ over pairs is Σ_r ⟨f_r, F_S(r)⟩. Pairs within a cluster have
+        two ends in it.
+        """
+        return 2 * self.sum_of_clusters(products[s], axes) - self.sum_of_clusters(products[_union(s, axes)], axes)
+
+    @cached_property
+    def n_pairs(self) -> dict[Factors, dict[Factors, Array]]:
+        """The numbers of pairs that agree on exactly each class, without a cluster of some axes (Z, 1); of (): (1, 1).
+
+        They are whole and far below 2⁵³, so that a 0 is exact.
+        """
+        products = {s: (self.used_DIK * self.sizes(s))[..., None] for s in self.needed}
+        all_of = {s: self.sum_of_clusters(products[s], ()) for s in self.classes}
+        left = {a: {s: all_of[s] - self.share(products, s, a) for s in self.classes} for a in self.clusters}
+        return {axes: self.exactly(of_class) for axes, of_class in {(): all_of, **left}.items()}
 
     def means(self, values_DIKN: Array) -> Estimates:
         """Return the means over replicas of a value that each replica has at each point, as one term."""
@@ -150,6 +173,22 @@ class Layout:
         per_group = {s: self.n_replicas / np.count_nonzero(self.sizes(s)) for s in self.causes}
         rows = [[per_group[t] if set(s) <= set(t) else 0.0 for t in self.causes] for s in self.causes]
         return np.array(rows).reshape(len(self.causes), len(self.causes))
+
+
+@functools.lru_cache(maxsize=32)
+def _layout(design: Design, shape: tuple[int, ...], used: bytes) -> Layout:
+    used_DIK = np.frombuffer(used, dtype=np.bool_).reshape(shape)
+    if design == "independent":
+        return Layout(design, used_DIK, ((), (0,)), {}, ((0,),))
+    if design == "nested":
+        return Layout(design, used_DIK, ((), (0,), (0, 1)), {(0,): "resample", (0, 1): "init"}, ((0,),))
+    axes = [axis for axis, size in enumerate(shape) if size > 1]
+    subsets = tuple(chain.from_iterable(combinations(axes, n) for n in range(len(axes) + 1)))
+    return Layout(design, used_DIK, subsets, {s: CAUSES[s] for s in subsets if s}, subsets[1:])
+
+
+def _union(s: Factors, a: Factors) -> Factors:
+    return tuple(sorted({*s, *a}))
 
 
 def as_last_axis(columns: Sequence[Array]) -> Array:
