@@ -55,7 +55,7 @@ class MLP(Network):
         return images_RBCHW.flatten(2)
 
     def block(self, k: int, x: Tensor, weights: Tensors, buffers: Tensors, dropout: Dropout | None) -> Tensor:
-        """Return what hidden layer k makes of x (R, B, F)."""
+        """Return what hidden layer k makes of x (R, B, F); `differentiate` does the same where `is_by_hand` says so."""
         shortcut = x
         x = linear(x, weights[f"hidden{k}.weight"], weights[f"hidden{k}.bias"])
         x = ACTIVATIONS[self.config.activation](self.norm(f"norm{k}", x, weights, buffers, dropout is not None))
