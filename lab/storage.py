@@ -115,8 +115,8 @@ def _sqlite_uri(path: Path) -> str:
 
 
 def masked(text: str) -> str:
-    """Return a text without the user names and passwords of the addresses in it."""
-    return re.sub(r"://\S*@", "://***@", text)
+    """Return a text without the user names and passwords of the addresses in it, before the host or as options."""
+    return re.sub(r"([?&](?:user|\w*password)=)[^&\s]*", r"\1***", re.sub(r"://\S*@", "://***@", text))
 
 
 STILL_SECONDS = 120.0  # see `made_once`

@@ -269,6 +269,14 @@ def test_the_databases_of_a_folder_with_a_hostile_name_lie_in_it(tmp_path, folde
             "no way to postgresql+psycopg://***@host:5/db now",
         ),
         ("http://host/path", "http://host/path"),
+        (
+            "postgresql:///db?user=me&host=/tmp&password=pass now",
+            "postgresql:///db?user=***&host=/tmp&password=*** now",
+        ),
+        (
+            "postgresql://host/db?sslpassword=pass&sslmode=require",
+            "postgresql://host/db?sslpassword=***&sslmode=require",
+        ),
     ],
 )
 def test_users_and_passwords_of_addresses_are_masked(text, shown):
