@@ -183,10 +183,12 @@ def cut(
     elif test is not None:
         test, _ = _take_out(test, n_test, generator(seed, "split", 0))
     if test is None or not 1 <= n_validation < len(examples):
+        left = 0 if test is None else len(examples)  # all of them may be those of the test set
+        proposed = f"n_validation={max(1, left // 10)}" if left > 1 else f"n_test={max(1, available // 5)}"
         raise SpecError(
-            f"n_validation = {n_validation} with n_test = {n_test}: {name} has {len(examples)} examples left for "
-            f"the validation set and the pool, and both need some: ask for fewer, e.g. "
-            f"n_validation={len(examples) // 10} in the study file or by --set"
+            f"n_validation = {n_validation} with n_test = {n_test}: {name} has {left} examples left for "
+            f"the validation set and the pool, and both need some: ask for fewer, e.g. {proposed} in the study file or "
+            "by --set"
         )
     validation, pool = _take_out(examples, n_validation, generator(seed, "split", 1))
     return Dataset(name, class_names, pool, validation, test, digest_of(pool, validation, test), source)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -210,6 +211,16 @@ def test_cut_carries_the_posterior_along_with_its_examples() -> None:
 def test_cut_leaves_something_in_every_part(sizes: dict[str, int]) -> None:
     with pytest.raises(SpecError, match="mine"):
         cut_some(**sizes)
+
+
+@pytest.mark.parametrize(
+    "sizes", [{"n_test": 40}, {"n_test": 41}, {"n_test": 35, "n_validation": 20}, {"n_validation": 0}]
+)
+def test_what_a_message_of_cut_tells_to_ask_for_can_be_had(sizes: dict[str, int]) -> None:
+    with pytest.raises(SpecError) as raised:
+        cut_some(**sizes)
+    ((name, value),) = re.findall(r"e\.g\. (\w+)=(\d+) ", str(raised.value))
+    assert cut_some(**sizes | {name: int(value)}).pool
 
 
 # ---- register, load -----------------------------------------------------------------------------------------------
