@@ -178,9 +178,14 @@ def _status(args: argparse.Namespace) -> tuple[int, Any]:
 
 
 def _is_partial(row: dict[str, Any]) -> bool:
-    """Return whether trials are left to do, or what is the best of them is yet to be measured again."""
+    """Return whether trials are left to do, or what is the best of them is yet to be measured again.
+
+    Of a study of another program in the same database that is not known.
+    """
+    if row["n_planned"] is None:
+        return False
     is_confirmed = any(key.startswith("confirm") for key in row["runs"])
-    return sum(row["counts"].values()) < (row["n_planned"] or 0) or (bool(row["best"]) and not is_confirmed)
+    return sum(row["counts"].values()) < row["n_planned"] or (bool(row["best"]) and not is_confirmed)
 
 
 def _status_text(row: dict[str, Any]) -> str:

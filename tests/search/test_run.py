@@ -12,6 +12,7 @@ from lab.search import database as databases
 from lab.search import session
 from lab.search.points import qmc_point
 from lab.spec import Choice, Int, Replication
+from lab.study import _is_partial
 from tests.toys import SPACE, Boom, run, runs, state, stored, toy
 
 
@@ -210,10 +211,11 @@ def test_status_tells_how_a_study_stands(home, monkeypatch):
 def test_status_tells_of_a_study_of_another_program_in_the_database_too(home):
     run(toy(n_trials=2), home)
     database = databases.open_database(home)
-    study = optuna.create_study(storage=database, study_name="foreign", directions=["minimize"] * 2)
-    study.tell(study.ask(), [0.5, 0.25])
+    of_another = optuna.create_study(storage=database, study_name="foreign", directions=["minimize"] * 2)
+    of_another.tell(of_another.ask(), [0.5, 0.25])
     databases.close(database)
     foreign, toys = search.status(home)
+    assert not _is_partial(foreign)  # no command of the lab goes on with it
     assert (foreign["n_planned"], foreign["objective"]) == (None, ["objective_0", "objective_1"])
     assert (foreign["best"]["objective_0"], foreign["best"]["objective_1"]) == (0.5, 0.25)
     assert toys["best"]["val_risk"] == min(t.values[0] for t in stored(home))
