@@ -92,25 +92,28 @@ def evaluate(
     def held_out(pixels_NCHW: Tensor, rows: slice, part: slice) -> Tensor:
         return sets.standardised(pixels_NCHW[part], sets_R[rows])
 
-    def attacked(attack: Attack, rows: slice, part: slice) -> Tensor:
-        images_RBCHW = held_out(pixels["test"], rows, part)
+    def attacked(attack: Attack, pixels_NCHW: Tensor, labels_N: Tensor, rows: slice, part: slice) -> Tensor:
+        images_RBCHW = held_out(pixels_NCHW, rows, part)
         return attack.view(rows)(pack.view(rows), images_RBCHW, labels_N[part].expand(len(images_RBCHW), -1))
 
     def known(name: str, n: int, images: Images) -> Known | None:
         return None if features is None else features.of(name, n, pack.view(slice(None)), images)
 
     pools = {"val": dataset.validation, "test": dataset.test, **(corrupted or {})}
-    pixels = {split: sets.pixels(pool.images) for split, pool in pools.items()}  # to the device once an evaluation
-    labels_N = torch.from_numpy(dataset.test.labels).to(sets_R.device)
     logits_RNC = _logits(pack, sets.n_train, train, known("train", sets.n_train, train))
     splits = {"train": losses.errors(logits_RNC, sets.labels_DN[sets_R.cpu().numpy()])}
     for split, pool in pools.items():
-        images = functools.partial(held_out, pixels[split])
+        # whole to the device, and one pool after the other: halving a pack would not make room for more
+        images = functools.partial(held_out, sets.pixels(pool.images))
         logits_RNC = _logits(pack, len(pool.labels), images, known(split, len(pool.labels), images))
         splits[split] = losses.errors(logits_RNC, pool.labels[None])
-    for condition, attack in (attacks or {}).items():
-        logits_RNC = _logits(pack, len(dataset.test.labels), functools.partial(attacked, attack))
-        splits[condition] = losses.errors(logits_RNC, dataset.test.labels[None])
+        del images
+    if attacks:
+        test, labels_N = sets.pixels(dataset.test.images), torch.from_numpy(dataset.test.labels).to(sets_R.device)
+        for condition, attack in attacks.items():
+            images = functools.partial(attacked, attack, test, labels_N)
+            logits_RNC = _logits(pack, len(dataset.test.labels), images)
+            splits[condition] = losses.errors(logits_RNC, dataset.test.labels[None])
     weights = pack.tensors() | sets.statistics(sets_R) if keep_weights else {}
     kept = {name: _copied(value) for name, value in weights.items()}
     return Measured(splits, pack.finite_R().cpu().numpy(), signals or {}, kept)

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from lab.knobs import TrialConfig
 from lab.models import ways
 from lab.spec import Replication
 from lab.storage import Home
-from lab.training import batches, counters, evaluation, loop, optimizers
+from lab.training import batches, counters, evaluation, loop, optimizers, sets
 from lab.training.job import Job
 from lab.trial import evaluate_together
 from lab.workers import InlineEngine
@@ -149,13 +150,14 @@ def test_whichever_way_of_convolution_is_fastest_it_ends_as_on_the_cpu(digits, m
         timed.append((x.shape[2:], weight.shape[1:], stride))
         return 1.0 if measured is way else 2.0
 
-    monkeypatch.setattr(ways, "_chosen", {})
     monkeypatch.setattr(ways, "_seconds", seconds)
+    before = dict(ways._chosen)
     with emulated_gpu(monkeypatch) as gpu:
         same(train(jobs, digits, device="cuda"), expected)
+        assert set(ways._chosen.values()) == {way}
+    assert ways._chosen == before
     assert gpu.n_replays > 0
     assert all(timed.count(shape) == len(ways.WAYS) for shape in timed)  # each shape once
-    assert set(ways._chosen.values()) == {way}
 
 
 def test_memory_that_runs_out_in_a_step_or_in_a_capture_costs_no_result(digits, monkeypatch):
@@ -188,6 +190,24 @@ def test_images_go_to_the_device_once_an_evaluation_in_however_many_pieces_they_
             same(train(jobs, digits, device="cuda"), expected)
         sent.append(gpu.n_waits["copy from cpu to cuda"])
     assert sent[0] == sent[1]
+
+
+def test_one_pool_of_images_at_a_time_is_on_the_device(digits, monkeypatch):
+    """Room for more could not be made by halving the pack."""
+    there, most, pixels = [], [], sets.TrainingSets.pixels
+
+    def noted(*args):
+        found = pixels(*args)
+        there.append(weakref.ref(found))
+        most.append(sum(pool() is not None for pool in there))
+        return found
+
+    monkeypatch.setattr(sets.TrainingSets, "pixels", noted)
+    config = dataclasses.replace(CONFIG, corruption="contrast", severity=0, attack_epsilon=0.1, attack_strengths=2)
+    with emulated_gpu(monkeypatch):
+        train([Job(config, PLAN)], digits, device="cuda")
+    assert len(most) > 8
+    assert max(most) == 1
 
 
 def test_a_trial_goes_on_from_a_state_written_down(digits, monkeypatch):
