@@ -214,7 +214,6 @@ def _switch_on(case: Case) -> Iterator[Action]:
     knobs: what both bring together has not been measured, and their command measures it.
     """
     assert case.interventions is not None
-    more = 2 * int(number(case.row, "n_inits"))
     table, variants = case.interventions, case.spec.get("variants", {})
     has = case.row.get("variant")
     switched = dict(variants.get(has, {})) if has != next(iter(variants), None) else {}
@@ -238,5 +237,6 @@ def _switch_on(case: Case) -> Iterator[Action]:
                 f"{_fallen(change)} ({parts})"
             )
         if knobs is None:  # an ensemble of the baseline's seeds: more of them say it more surely
+            more = 2 * int(number(case.row, "n_inits"))
             knobs, text = {"n_inits": more}, f"{text}; this measures up to {more} seeds"
         yield Action(text, case.command(**knobs) if knobs else None, _fallen(change))

@@ -105,10 +105,12 @@ def more_test_images(case: Case, n_test: int) -> Change | None:
     plan, n_train, left = plan_of(case), number(case.row, "n_train"), _pool(case)
     left -= n_test - float(case.data.get("n_test", math.nan))
     needed = n_train * (plan.n_blocks if plan is not None and plan.scheme == "disjoint" else 1)
+    if not left >= needed:
+        return None
     words = f"{n_test} test images"
     if plan is not None and plan.scheme == "subsample" and math.isfinite(left):
         words += f", taken from the pool (two training sets then share {percent(n_train / left)} of their examples)"
-    return Change(words, {"n_test": n_test}) if left >= needed else None
+    return Change(words, {"n_test": n_test})
 
 
 def beyond(knob: str, value: float, domain: Mapping[str, Any]) -> dict[str, Any] | None:

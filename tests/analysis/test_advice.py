@@ -185,6 +185,8 @@ class TestAdvice:
         spec = SPEC | {"replication": SPEC["replication"] | {"scheme": "subsample"}}
         drawn = diagnose(table, study=self.study, spec=spec, data=data, test_share=0.8).actions[0].text
         assert f"share {30 / (n_pool - 400):.0%}".replace("%", "\u00a0%") in drawn
+        none_left = diagnose(table, study=self.study, spec=spec, data=data | {"n_pool": 400}, test_share=0.8)
+        assert none_left.actions[0].command is None
         assert few.verdict.startswith("Not enough replicas")
         assert diagnose(trials(run(0.3, 0.05, n_replicas=9)), test_share=0.9).actions[0].text.startswith("more repl")
 
@@ -216,6 +218,8 @@ class TestAdvice:
             row = trials(run(0.05, 0.30, variant=variant))
             return diagnose(row, study="regularization", spec=spec, data=DATA, interventions=table).actions
 
+        unknown = trials(run(0.05, 0.30, variant="baseline")).drop(columns="n_inits")  # of no use to these
+        assert len(diagnose(unknown, spec=spec, data=DATA, interventions=table).actions) == 3
         first, second, third = advised("baseline")
         assert first.text.startswith("dropout=0.5: lowered the risk by 0.0800 [0.0600, 0.1000]")
         assert [a.command.split("--set ")[1] for a in (first, second, third)] == [
