@@ -131,8 +131,8 @@ def _decode(file: Path, side: int) -> tuple[np.ndarray, bool] | None:
     from PIL import Image, ImageOps
 
     try:
-        with warnings.catch_warnings(), Image.open(file) as opened:
-            warnings.simplefilter("ignore")  # of palettes, broken tags and the like: nothing that a user could act upon
+        # of size, palettes, broken tags and the like: nothing that a user could act upon
+        with warnings.catch_warnings(action="ignore"), Image.open(file) as opened:
             is_grey = opened.mode in ("1", "L", "LA")
             upright = ImageOps.exif_transpose(opened).convert("RGB")
             left, top = ((size - min(upright.size)) // 2 for size in upright.size)

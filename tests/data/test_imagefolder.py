@@ -148,7 +148,9 @@ def test_a_study_takes_it_by_name_and_is_stored_under_the_name_of_the_folder(pic
     assert name == "mine,data=pictures-16-grey"
 
 
-def test_what_pillow_remarks_of_a_file_is_no_output(here: Path) -> None:
+@pytest.mark.parametrize("most", [None, 50], ids=["palette", "size"])
+def test_what_pillow_remarks_of_a_file_is_no_output(here: Path, monkeypatch, most: int | None) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", most)
     pixels = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).convert("P")
     for name in ("a", "b"):
         (here / "p" / name).mkdir(parents=True)
