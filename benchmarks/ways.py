@@ -10,7 +10,7 @@ import functools
 import os
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
@@ -37,8 +37,6 @@ GRID = [
     *(Case("cnn", 2, width, (1, 28, 28), 64, 16) for width in (8, 32)),
     Case("resnet", 2, 8, (3, 32, 32), 64, 8),
 ]
-PAIRS = [(16, 12), (32, 16), (64, 48), (128, 96)]  # widths of perceptrons, filled up with zeros to the larger
-PAIR_REPLICAS = 32  # of each width
 ABOUT = """Processor time in milliseconds, one thread, least (of the targets: median) of n = {rounds} interleaved rounds
 of {seconds} s and one epoch each, as many as fit into {minutes:g} minutes.
 
@@ -56,11 +54,7 @@ the caches alone.
 `products` are the forward and backward products of a step at the very shapes and in the very layout of a pack, each
 called again and again by itself, `optimiser` the fused Adam on its weights, in the same way: milliseconds of a
 replica-step, the lesser of packs of 1 and of as many as the lab chooses. In `allowed` all else is free, and all that
-leaves the caches meanwhile. `threads` is what the user's loop gains by as many threads as cores, on the clock.
-
-**Padding**: one step of {replicas} perceptrons (depth 3, 8 × 8 images, batch 32) of each of two widths, in a pack
-for each width and in one pack of the larger width, the narrower ones filled up with zeros
-(tests/training/test_padding.py)."""
+leaves the caches meanwhile. `threads` is what the user's loop gains by as many threads as cores, on the clock."""
 SIZE = 1024  # of the matrices that the rate is measured with
 COPIED = 2**24  # values of the tensor that is copied
 TARGETS = {
@@ -241,26 +235,6 @@ def target_row(case: Case, found: list[dict[str, float]]) -> dict[str, object]:
     return {"case": case.name, "target": TARGETS.get((case.family, case.width)), **medians}
 
 
-def padding(pools: Mapping[str, ProcessPoolExecutor], seconds: float, least: dict[tuple[int, int], float]) -> None:
-    """Measure a step of all replicas of each pair, (width, replicas) → milliseconds; keep the least."""
-    way = "best loop"  # any process that keeps freed memory
-    of_each = {(width, PAIR_REPLICAS) for pair in PAIRS for width in pair}
-    for width, replicas in sorted(of_each | {(max(pair), 2 * PAIR_REPLICAS) for pair in PAIRS}):
-        case = Case("mlp", 3, width, (1, 8, 8), 32, replicas)
-        found = pools[way].submit(milliseconds, Way("lab", replicas), case, seconds).result()
-        least[width, replicas] = min(replicas * found, least.get((width, replicas), float("inf")))
-
-
-def padding_rows(least: Mapping[tuple[int, int], float]) -> list[dict[str, object]]:
-    """Return the rows of the table of padding."""
-    rows: list[dict[str, object]] = []
-    for pair in PAIRS:
-        two = sum(least[width, PAIR_REPLICAS] for width in pair)
-        one = least[max(pair), 2 * PAIR_REPLICAS]
-        rows.append({"widths": " and ".join(map(str, pair)), "two packs": two, "one pack": one, "ratio": one / two})
-    return rows
-
-
 def main(arguments: list[str] | None = None, folder: Path = records.FOLDER) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=8.0, help="that the rounds may take in all")
@@ -274,7 +248,6 @@ def main(arguments: list[str] | None = None, folder: Path = records.FOLDER) -> i
     least: dict[Case, dict[str, float]] = {case: {} for case in grid}
     targets = grid if options.quick else [c for c in throughput.GRID if (c.family, c.width) in TARGETS]
     found_of: dict[Case, list[dict[str, float]]] = {case: [] for case in targets}
-    steps: dict[tuple[int, int], float] = {}
     matrix, (source, target) = torch.randn(SIZE, SIZE), torch.randn(2, COPIED)
     flop_rate = byte_rate = 0.0
     n_rounds = 0
@@ -292,7 +265,6 @@ def main(arguments: list[str] | None = None, folder: Path = records.FOLDER) -> i
             for case in targets:
                 print(f"round {n_rounds}: target of {case.name}", flush=True)
                 found_of[case].append(pools["best loop"].submit(measured, case, options.seconds).result())
-            padding(pools, options.seconds, steps)
     finally:
         for pool in pools.values():
             pool.shutdown()
@@ -301,10 +273,10 @@ def main(arguments: list[str] | None = None, folder: Path = records.FOLDER) -> i
     rows.append({"way": "memory", **{case.name: 1e3 * moved(case) / byte_rate for case in grid}})
     about = ABOUT.format(
         rounds=n_rounds, seconds=options.seconds, minutes=options.minutes, size=SIZE, flops=flop_rate / 1e9,
-        megabytes=4 * COPIED // 2**20, bytes=byte_rate / 1e9, replicas=PAIR_REPLICAS,
+        megabytes=4 * COPIED // 2**20, bytes=byte_rate / 1e9,
     )  # fmt: skip
     of_targets = [target_row(case, found) for case, found in found_of.items()]
-    records.write("ways", about, {"Ways": rows, "Targets": of_targets, "Padding": padding_rows(steps)}, facts, folder)
+    records.write("ways", about, {"Ways": rows, "Targets": of_targets}, facts, folder)
     return 0
 
 

