@@ -4,7 +4,7 @@ Shape suffixes: R replicas, N examples, C classes, B batch.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -89,11 +89,15 @@ def evaluate(
     def train(rows: slice, part: slice) -> Tensor:
         return sets.batch(sets.positions(every_1N[:, part], sets_R[rows]))[0]
 
-    def held_out(pixels_NCHW: Tensor, rows: slice, part: slice) -> Tensor:
-        return sets.standardised(pixels_NCHW[part], sets_R[rows])
+    def pixels_of(pool: Pool) -> Callable[[], Tensor]:
+        """Return what gives the images of a pool: on the device from the first call on, if they are looked at."""
+        return functools.cache(functools.partial(sets.pixels, pool.images))
 
-    def attacked(attack: Attack, pixels_NCHW: Tensor, labels_N: Tensor, rows: slice, part: slice) -> Tensor:
-        images_RBCHW = held_out(pixels_NCHW, rows, part)
+    def held_out(pixels: Callable[[], Tensor], rows: slice, part: slice) -> Tensor:
+        return sets.standardised(pixels()[part], sets_R[rows])
+
+    def attacked(attack: Attack, pixels: Callable[[], Tensor], labels_N: Tensor, rows: slice, part: slice) -> Tensor:
+        images_RBCHW = held_out(pixels, rows, part)
         return attack.view(rows)(pack.view(rows), images_RBCHW, labels_N[part].expand(len(images_RBCHW), -1))
 
     def known(name: str, n: int, images: Images) -> Known | None:
@@ -104,12 +108,12 @@ def evaluate(
     splits = {"train": losses.errors(logits_RNC, sets.labels_DN[sets_R.cpu().numpy()])}
     for split, pool in pools.items():
         # whole to the device, and one pool after the other: halving a pack would not make room for more
-        images = functools.partial(held_out, sets.pixels(pool.images))
+        images = functools.partial(held_out, pixels_of(pool))
         logits_RNC = _logits(pack, len(pool.labels), images, known(split, len(pool.labels), images))
         splits[split] = losses.errors(logits_RNC, pool.labels[None])
         del images
     if attacks:
-        test, labels_N = sets.pixels(dataset.test.images), torch.from_numpy(dataset.test.labels).to(sets_R.device)
+        test, labels_N = pixels_of(dataset.test), torch.from_numpy(dataset.test.labels).to(sets_R.device)
         for condition, attack in attacks.items():
             images = functools.partial(attacked, attack, test, labels_N)
             logits_RNC = _logits(pack, len(dataset.test.labels), images)

@@ -186,6 +186,18 @@ def test_images_are_not_gathered_for_a_step_that_trains_on_features(digits, monk
     assert len(gathered) == n_gathered
 
 
+def test_images_of_which_the_features_are_known_are_not_converted_for_another_evaluation(digits, monkeypatch):
+    converted = []
+
+    def counted(self, images, pixels=TrainingSets.pixels):
+        converted.append(len(images))
+        return pixels(self, images)
+
+    monkeypatch.setattr(TrainingSets, "pixels", counted)
+    list(training.fit(dataclasses.replace(SOURCE, frozen=0.5), digits, PLAN, seed=3, n_evaluations=4))
+    assert converted == [40, 20, 40]  # of training, validation and test, by the first of four evaluations
+
+
 def test_training_with_frozen_blocks_taken_up_again_has_the_same_bits(digits):
     config = dataclasses.replace(SOURCE, frozen=0.5, norm="batch", head_rate_factor=3.0, patience=2, epochs=6)
     states = []
