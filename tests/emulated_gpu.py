@@ -238,8 +238,9 @@ def emulated_gpu(monkeypatch: Any, *, free: int = 2**30, most: int = 2**40) -> I
         patch.setattr(torch.optim.Optimizer, "_group_tensors_by_device_and_dtype", staticmethod(_groups))
         patch.setattr(ways, "_chosen", {})  # what is fastest here is not what is fastest on a real one
         patch.setattr(torch.optim.Optimizer, "_accelerator_graph_capture_health_check", lambda _: None)
-        autocast = torch.autocast
+        autocast, is_enabled = torch.autocast, torch.is_autocast_enabled
         patch.setattr(torch, "autocast", lambda _device, *args, **options: autocast("cpu", *args, **options))
+        patch.setattr(torch, "is_autocast_enabled", lambda _device: is_enabled("cpu"))  # by what stands in for it
         overwrites = torch.__future__.get_overwrite_module_params_on_conversion()
         torch.__future__.set_overwrite_module_params_on_conversion(True)  # a tensor of the host cannot become another
         try:

@@ -160,6 +160,21 @@ def test_whichever_way_of_convolution_is_fastest_it_ends_as_on_the_cpu(digits, m
     assert all(timed.count(shape) == len(ways.WAYS) for shape in timed)  # each shape once
 
 
+@pytest.mark.parametrize("family", ["mlp", "cnn"])
+def test_products_are_computed_in_bfloat16_there_too(digits, monkeypatch, family):
+    config = dataclasses.replace(CONFIG, family=family, depth=1, precision="bf16", epochs=5)
+    monkeypatch.setattr(ways, "_seconds", lambda way, *_: 1.0 if way is ways.grouped else 2.0)
+
+    def risk(**options):
+        *_, last = training.fit(config, digits, PLAN, seed=1, n_evaluations=3, **options)
+        return last.metrics["test_risk"]
+
+    expected = risk()
+    with emulated_gpu(monkeypatch) as gpu:
+        np.testing.assert_allclose(risk(device="cuda"), expected, atol=1e-3)
+    assert gpu.n_replays > 0
+
+
 def test_memory_that_runs_out_in_a_step_or_in_a_capture_costs_no_result(digits, monkeypatch):
     jobs, events = jobs_of(dataclasses.replace(CONFIG, dropout=0.25)), []
     expected = train(jobs, digits)
