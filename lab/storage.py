@@ -190,8 +190,8 @@ def coordinator_lock(home: Home, study: str) -> Iterator[None]:
         home.locks.mkdir(parents=True, exist_ok=True)
         lock = FileLock(inside(home.locks, study + ".lock"))
         try:
-            # `status` takes the lock for an instant to see whether it is free, hence a second try
-            lock.acquire(timeout=0.3, poll_interval=0.05)
+            # `status` takes the lock for an instant to see whether it is free, and may be held up just then
+            lock.acquire(timeout=3.0, poll_interval=0.05)
         except Timeout:
             pid = holder(home, study)
             who = f"process {pid}" if pid else "another process"
