@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parent
+FAMILY = {"family": "cpu family", "model": "model"}  # what each is called in /proc/cpuinfo
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -37,12 +38,17 @@ def machine(**more: Any) -> dict[str, Any]:
 
 
 def _processor() -> str:
+    """Return the name of the processor with family and model, which a name alone may leave open."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    pairs = [(name.strip(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
+    facts = dict(reversed(pairs))  # of the first core
+    if "model name" not in facts:
+        return platform.machine()
+    numbers = ", ".join(f"{what} {facts[key]}" for what, key in FAMILY.items() if key in facts)
+    return facts["model name"] + (f" ({numbers})" if numbers else "")
 
 
 def rounds(seconds: float) -> Iterator[int]:
