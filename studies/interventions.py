@@ -5,7 +5,7 @@ initial weights, optimisers, schedules, capacity, averages of weights, preproces
 trained on the same training sets from the same seeds and measured at the same test images, so each compares with the
 baseline in pairs. Ensembles come without any training.
 Fixed: data, learning rate (tuned for none of them, so "as an addition to this baseline" is what is measured).
-Takes: 80 and 84 s on 2 cores of an AMD EPYC, 131 s on 2 of an Intel Xeon.
+Takes: 80 to 85 s on 2 cores of an AMD EPYC, 131 s on 2 of an Intel Xeon.
 Run: python -m lab.study run interventions        (--smoke: a small version)
 """
 

@@ -3,7 +3,7 @@
 As `interventions`, with a convolutional baseline and the techniques that only such networks have: dropout of whole
 channels, average pooling, two convolutions before each pooling, shifts and turns of the image. All variants are trained
 on the same training sets from the same seeds and measured at the same test images.
-Fixed: data, learning rate (tuned for none of them).  Takes: 57 and 59 s on 2 cores of an AMD EPYC;
+Fixed: data, learning rate (tuned for none of them).  Takes: 57 to 69 s on 2 cores of an AMD EPYC;
 with --data fashion_mnist --set n_test=1000, 19 minutes (n = 1).
 Run: python -m lab.study run interventions_cnn        (--smoke: a small version)
 """

@@ -4,7 +4,7 @@ Every variant is tested on the test images as they are; under attacks of four st
 steps, each pixel moved by 0.05, 0.1, 0.15 or 0.2 of its range at the most, each replica by its own gradients); and with
 Gaussian noise at five severities. The parts of these errors are `attacked_2_bias_sq`, `corrupted_1_variance` and so on,
 in MLflow and in trials.csv.
-Fixed: architecture, data, epochs.  Takes: 26 s on 2 cores of an AMD EPYC (n = 2).
+Fixed: architecture, data, epochs.  Takes: 26 to 28 s on 2 cores of an AMD EPYC (n = 3).
 Source: Goodfellow et al. 2015, Madry et al. 2018, Hendrycks & Dietterich 2019.
 Run: python -m lab.study run robustness        (--smoke: seconds)
 """
