@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lab import objectives, spool, workers
+from lab import objectives, spool
 from lab.errors import DataError, LabError, SpecError
 from lab.spec import Replication, Study
 from lab.storage import Home
 from lab.task import Task
 from lab.trial import evaluate, load_dataset
-from lab.workers import InlineEngine, ProcessEngine, choose_device, choose_engine
+from lab.workers import InlineEngine, ProcessEngine
 from tests import fake_training, fake_worker
 from tests.waiting import until
 
@@ -197,42 +197,6 @@ def test_a_pair_counts_diverged_replicas_in_their_proportion():
 # --- engines ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("asked", "n_workers", "device", "smoke", "expected"),
-    [
-        (None, None, "cuda", False, ("inline", 1)),
-        (None, None, "cpu", True, ("inline", 1)),
-        (None, 1, "cpu", False, ("inline", 1)),
-        (None, 3, "cpu", True, ("process", 3)),
-        (None, 2, "cuda", False, ("process", 2)),
-        ("process", 1, "cpu", False, ("process", 1)),
-        ("process", None, "cuda", False, ("process", 1)),
-        ("inline", None, "cpu", False, ("inline", 1)),
-    ],
-)
-def test_the_engine_fits_the_machine_unless_the_user_says_otherwise(asked, n_workers, device, smoke, expected):
-    assert choose_engine(asked, n_workers, device=device, smoke=smoke) == expected
-
-
-def test_the_default_on_a_cpu_is_a_process_a_core_up_to_eight(monkeypatch):
-    for n_cpus, n_workers in ((1, 1), (4, 4), (64, 8)):
-        monkeypatch.setattr(workers.choice, "_n_cpus", lambda n=n_cpus: n)
-        assert choose_engine(None, None, device="cpu", smoke=False) == ("process", n_workers)
-
-
-@pytest.mark.parametrize(("engine", "n_workers"), [("dask", None), ("inline", 2), (None, 0), (None, -1), (None, 10**6)])
-def test_impossible_engines_are_refused(engine, n_workers):
-    with pytest.raises(SpecError):
-        choose_engine(engine, n_workers, device="cpu", smoke=False)
-
-
-@pytest.mark.parametrize("name", ["abacus", "cuda:999", "meta", ""])
-def test_devices_that_are_not_there_are_refused(name):
-    with pytest.raises(SpecError, match="--device"):
-        choose_device(name)
-    assert choose_device("cpu") == "cpu"
-
-
 def drain(engine):
     done = []
     until(lambda: not engine.n_open, rest=lambda seconds: done.append(engine.next_done(seconds)))
@@ -381,25 +345,3 @@ def test_workers_know_neither_optuna_nor_mlflow_nor_plotly():
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert answer.stdout.strip() == "[]"
-
-
-def test_the_coordinator_of_a_cpu_study_does_without_torch(monkeypatch):
-    code = (
-        "import sys; from lab import search, workers; from lab.spec import Study\n"
-        "workers.choose_device('cpu'); search.prepare(Study(question='?', data='digits'))\n"
-        "print('torch' in sys.modules)"
-    )
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert answer.stdout.strip() == "False"
-    monkeypatch.setattr(workers.choice, "_may_have_gpu", lambda: False)
-    assert choose_device("auto") == "cpu"
-
-
-def test_a_machine_that_may_have_a_gpu_is_asked(monkeypatch):
-    import torch
-
-    monkeypatch.setattr(workers.choice, "_may_have_gpu", lambda: True)
-    for n_gpus, expected in ((1, "cuda"), (0, "cpu")):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda n=n_gpus: n > 0)
-        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-        assert choose_device("auto") == expected

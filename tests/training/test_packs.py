@@ -1,7 +1,6 @@
 """Replicas of several trials in one pack end as in a pack of their own, whoever their mates are."""
 
 import dataclasses
-import itertools
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from lab.knobs import TrialConfig
 from lab.spec import Replication
 from lab.training import crew, graphs, loop
 from lab.training.job import Job
+from tests.scarce_memory import runs_out
 
 CONFIG = TrialConfig(width=12, depth=2, epochs=6, n_train=30, batch_size=8, learning_rate=0.03)
 REPLICATION = Replication(scheme="bootstrap", n_resamples=3, n_inits=2)
@@ -229,20 +229,7 @@ def test_a_pack_that_does_not_fit_is_halved_until_it_does_with_the_same_results(
 def test_memory_that_runs_out_later_costs_no_evaluation_and_no_bit(digits, monkeypatch):
     config = dataclasses.replace(CONFIG, patience=1, averaging="ema", dropout=0.2)
     expected = train([Job(config, REPLICATION)], digits)
-    step, count = loop._differentiate, itertools.count()
-
-    def sometimes(crew, sets, moment):
-        if next(count) in (0, 9, 21):
-            raise torch.OutOfMemoryError
-        step(crew, sets, moment)
-
-    class Saving(crew.Crew):
-        def __init__(self, *args, **options):
-            super().__init__(*args, **options)
-            self.saves = True
-
-    monkeypatch.setattr(crew, "Crew", Saving)
-    monkeypatch.setattr(loop, "_differentiate", sometimes)
+    runs_out(monkeypatch, steps=(0, 9, 21))
     events = []
     for found, wanted in zip(train([Job(config, REPLICATION)], digits, on_event=events.append), expected, strict=True):
         same_bits(found[0], wanted[0])

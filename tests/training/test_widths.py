@@ -1,7 +1,6 @@
 """Perceptrons of several widths in one pack, the narrower filled up with zeros, end as each does alone."""
 
 import dataclasses
-import itertools
 
 import numpy as np
 import pytest
@@ -12,9 +11,10 @@ from lab.data.datasets import load
 from lab.fusion import fills_up, form_of, shape_of
 from lab.knobs import KNOBS, TrialConfig
 from lab.spec import Replication
-from lab.training import crew, graphs, loop, padding, strategy
+from lab.training import crew, graphs, padding, strategy
 from lab.training.dropout import Dropout
 from lab.training.job import Job
+from tests.scarce_memory import runs_out
 
 CONFIG = TrialConfig(width=5, depth=2, epochs=6, n_train=30, batch_size=7, learning_rate=0.03)
 WIDTHS = (5, 9, 3, 5)
@@ -196,20 +196,7 @@ def test_how_packs_are_cut_does_not_matter(digits, pack_size):
 def test_memory_that_runs_out_costs_nothing(digits, monkeypatch):
     jobs, events = jobs_of(patience=1, averaging="ema", dropout=0.2), []
     expected = train(jobs, digits)
-    step, count = loop._differentiate, itertools.count()
-
-    def sometimes(crew, sets, moment):
-        if next(count) in (0, 9, 21):
-            raise torch.OutOfMemoryError
-        step(crew, sets, moment)
-
-    class Saving(crew.Crew):
-        def __init__(self, *args, **options):
-            super().__init__(*args, **options)
-            self.saves = True
-
-    monkeypatch.setattr(crew, "Crew", Saving)
-    monkeypatch.setattr(loop, "_differentiate", sometimes)
+    runs_out(monkeypatch, steps=(0, 9, 21))
     for found, wanted in zip(train(jobs, digits, on_event=events.append), expected, strict=True):
         for first, second in zip(found, wanted, strict=True):
             same(first, second)
