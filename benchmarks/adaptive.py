@@ -47,8 +47,8 @@ SYNTHETIC = {  # learner → shares of the variance from training set, seed, bot
     "little variance": (0.45, 0.45, 0.1, 0.2),
 }
 NETWORKS: dict[str, dict[str, Any]] = {
-    "no hidden layer": dict(depth=0, n_train=60, epochs=30, init_gain=0.1, learning_rate=0.05),
-    "hidden layer of 8": dict(depth=1, width=8, n_train=400, epochs=25, init_gain=0.7, learning_rate=0.02),
+    "no hidden layer": dict(depth=0, n_train=60, epochs=1, init_gain=0.1, learning_rate=0.05),
+    "hidden layer of 8": dict(depth=1, width=8, n_train=400, epochs=1, init_gain=0.7, learning_rate=0.02),
 }
 TARGETS = {"synthetic": 0.002, "networks": 0.006}
 MOST: dict[str, Shape] = {"synthetic": (64, 64), "networks": (24, 16)}

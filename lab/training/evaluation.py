@@ -56,8 +56,10 @@ class Measured(NamedTuple):
 
 
 def evaluation_epochs(n_epochs: int, n_evaluations: int) -> list[int]:
-    """Return about `n_evaluations` log-spaced epochs from 1 to `n_epochs`, both included."""
+    """Return about `n_evaluations` log-spaced epochs from 1 to `n_epochs`, both included; of one, it is the last."""
     wanted = min(n_evaluations, n_epochs)
+    if wanted == 1:
+        return [n_epochs]
     for n_points in range(wanted, 50 * wanted):
         epochs = np.unique(np.rint(np.geomspace(1, n_epochs, n_points)).astype(int))
         if len(epochs) >= wanted:

@@ -32,7 +32,8 @@ def digits():
 
 def weights(config, dataset, dtype):
     plan = Replication("bootstrap", n_resamples=3, n_inits=2)
-    *_, last = training.fit(config, dataset, plan, seed=1, n_evaluations=1, dtype=dtype, keep_weights=True)
+    *_, last = training.fit(config, dataset, plan, seed=1, n_evaluations=2, dtype=dtype, keep_weights=True)
+    assert last.weights  # of the end of training
     return last.weights
 
 

@@ -206,6 +206,10 @@ def test_evaluations_include_the_first_and_the_last_epoch(n_epochs, n_evaluation
     assert len(epochs) == n_found
 
 
+def test_a_single_evaluation_is_that_of_the_end():
+    assert training.evaluation_epochs(60, 1) == [60]
+
+
 def test_evaluations_are_log_spaced():
     epochs = np.array(training.evaluation_epochs(10_000, 20))
     ratios = epochs[8:] / epochs[7:-1]
