@@ -230,6 +230,7 @@ def emulated_gpu(monkeypatch: Any, *, free: int = 2**30, most: int = 2**40) -> I
         "synchronize": lambda *_: None, "empty_cache": lambda: None,
         "mem_get_info": lambda *_: (Gpu.current.free, 2 * Gpu.current.free),
         "is_available": lambda: True, "device_count": lambda: 1, "get_device_name": lambda *_: "emulated",
+        "is_current_stream_capturing": lambda: Gpu.current._graph is not None,
         "memory_reserved": lambda *_: 0, "memory_allocated": lambda *_: 0,
     }  # fmt: skip
     with monkeypatch.context() as patch:

@@ -53,19 +53,24 @@ def fastest(x_RBCHW: Tensor, weight_RDCKK: Tensor, stride: int) -> Way:
     """Return the way that takes least time forward and backward for networks of these shapes, on the device of x.
 
     Measured at the first call for a shape (of one network, and of arithmetic); the number of replicas and the batch of
-    that call decide for all. Not in the capture of a graph, which a first epoch comes before.
+    that call decide for all. If the memory suffices for no way, the next call measures again: it may have fewer
+    replicas. Not in the capture of a graph, which a first epoch comes before.
     """
     key = (*x_RBCHW.shape[2:], *weight_RDCKK.shape[1:], stride, x_RBCHW.dtype, torch.is_autocast_enabled("cuda"))
     if key not in _chosen:
         seconds = [_seconds(way, x_RBCHW, weight_RDCKK, stride) for way in WAYS]
         best = min(range(len(WAYS)), key=seconds.__getitem__)
+        if math.isinf(seconds[best]):
+            return grouped
         _chosen[key] = WAYS[best] if seconds[best] < MARGIN * seconds[0] else WAYS[0]
     return _chosen[key]
 
 
 @torch.enable_grad()
 def _seconds(way: Way, x_RBCHW: Tensor, weight_RDCKK: Tensor, stride: int) -> float:
-    """Return the time of `N_TIMED` runs, infinite where the memory does not suffice."""
+    """Return the time of `N_TIMED` runs, infinite where the memory does not suffice or a graph is captured."""
+    if torch.cuda.is_current_stream_capturing():
+        return math.inf
     x, weight = (value.detach().requires_grad_() for value in (x_RBCHW, weight_RDCKK))
 
     def run() -> None:

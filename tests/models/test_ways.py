@@ -44,7 +44,7 @@ def test_values_and_gradients_are_those_of_each_network_alone(way, stride, kerne
 @pytest.mark.parametrize(
     ("seconds", "expected"),
     [((1.0, 0.7), ways.by_products), ((1.0, 0.9), ways.grouped), ((0.7, 1.0), ways.grouped),
-     ((math.inf, math.inf), ways.grouped), ((math.inf, 1.0), ways.by_products)],
+     ((math.inf, 1.0), ways.by_products)],
 )  # fmt: skip
 def test_another_way_is_taken_if_it_is_clearly_faster_and_each_shape_is_measured_once(monkeypatch, seconds, expected):
     measured = []
@@ -70,3 +70,23 @@ def test_a_way_that_does_not_fit_into_the_memory_is_not_taken(monkeypatch):
         gpu.most = 9 * x.numel() - 1  # patches have nine times the values
         assert ways._seconds(ways.by_products, *there, 1) == math.inf
         assert ways.fastest(*there, 1) is ways.grouped
+
+
+def test_a_shape_that_fits_in_no_way_is_measured_again_with_fewer_replicas(monkeypatch):
+    x, weight = torch.ones(R, B, 2, 6, 6), torch.ones(R, 4, 2, 3, 3)
+    with emulated_gpu(monkeypatch) as gpu:
+        there = x.to("cuda"), weight.to("cuda")
+        gpu.most = x.numel()  # the outputs of R networks have twice the values, those of one fit
+        assert ways.fastest(*there, 1) is ways.grouped
+        assert not ways._chosen
+        assert ways.fastest(*(value[:1] for value in there), 1) is ways.grouped
+        assert len(ways._chosen) == 1
+
+
+def test_nothing_is_measured_in_the_capture_of_a_graph(monkeypatch):
+    x, weight = torch.ones(R, B, 2, 6, 6), torch.ones(R, 4, 2, 3, 3)
+    with emulated_gpu(monkeypatch) as gpu:
+        there = x.to("cuda"), weight.to("cuda")
+        with gpu.capturing(torch.cuda.CUDAGraph()):
+            assert ways.fastest(*there, 1) is ways.grouped
+        assert not ways._chosen
