@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from lab import failpoints, mlflow_rows
 from lab.errors import StorageError
-from lab.files import disk_errors
+from lab.files import disk_errors, sync
 from lab.mlflow_store import (
     COMPLETE,
     OUTCOME_TAG,
@@ -280,6 +280,7 @@ def _experiment(client: "MlflowClient", study: str, home: Home, note: str) -> st
 
 def _write(folder: Path, contents: Mapping[str, bytes]) -> None:
     """Write files so that they survive a power cut: the outcome in the spool is removed after this."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
         failpoints.hit("publish.artifact")
@@ -287,6 +288,8 @@ def _write(folder: Path, contents: Mapping[str, bytes]) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+    for path in (folder, *(new.parent for new in made)):  # a file is lost if its name is
+        sync(path)
 
 
 def _view(spec: Mapping[str, Any]) -> str:

@@ -71,6 +71,19 @@ def test_more_than_a_thousand_metrics_are_all_published(home, tracker, client):
     assert stored == expected + len(set(metrics["final"]) - set(metrics["epochs"][-1]))
 
 
+def test_the_names_of_artifacts_and_of_the_folders_made_for_them_are_forced_to_the_disk(home, tracker, monkeypatch):
+    outcome, folders = builders.write_outcome(home.spool_of(STUDY)), []
+    monkeypatch.setattr(tracking, "sync", lambda path: folders.append((path, {file.name for file in path.iterdir()})))
+    run_id = tracker.publish(outcome)
+    run = home.artifacts_of(STUDY) / run_id
+    files = {path.name for path in outcome.iterdir()}
+    expected = [(run / "artifacts", files), (run, {"artifacts"}), (home.artifacts_of(STUDY), {run_id})]
+    assert folders[: len(expected)] == expected
+    folders.clear()
+    other = tracker.publish(builders.write_outcome(home.spool_of(STUDY), number=1))
+    assert [path.name for path, _ in folders] == ["artifacts", other, STUDY]
+
+
 def test_publishing_twice_changes_nothing(home, tracker):
     outcome = builders.write_outcome(home.spool_of(STUDY))
     run_id = tracker.publish(outcome)
