@@ -21,7 +21,7 @@ def test_a_study_runs_from_the_command_line_to_its_report_with_json_alone_on_std
     assert Path(result["report"]).stat().st_size > 10_000
     assert len(result["verdict"]) == 3
     lines = answer.stderr.splitlines()
-    assert lines[0] == "toy: 6 trials × 12 replicas on fake (cpu)"
+    assert lines[0] == "toy: 6 trials × 12 replicas on fake (cpu), then 2 more of the best"
     assert lines[-3:] == [
         "report:  reports/toy.html", "ui:      python -m lab.study ui toy", "status:  python -m lab.study status toy",
     ]  # fmt: skip

@@ -111,11 +111,16 @@ class Coordinator:
     def _learns(self) -> bool:
         return self.study.sampler in SEQUENTIAL
 
+    @property
+    def n_of_best(self) -> int:
+        """How many trials follow the search: confirmations, and the learning curve of the best."""
+        middle = self.study.config({name: domain.at(0.5) for name, domain in self.study.space.items()})
+        return min(self.study.n_confirm, self.n_planned) + len(self._sizes(middle))
+
     def explore(self) -> None:
         """Evaluate trials until the planned number of them is done."""
-        sizes = self._sizes(self.study.config({name: d.at(0.5) for name, d in self.study.space.items()}))
-        n_confirm = self.study.n_confirm + len(sizes)
-        self.progress.begin(n_done=self.n_told, n_total=max(self.n_planned, len(self._ids)) + n_confirm)
+        n_total = max(self.n_planned, len(self._ids)) + self.n_of_best
+        self.progress.begin(n_done=self.n_told, n_total=n_total)
         self.progress.best = self._best_text()
         self._drive(self._refill)
 
@@ -221,18 +226,20 @@ class Coordinator:
             return
         best = tasks[0]
         if len(tasks) > 1:
-            self._measure(tasks)
+            self._measure(tasks, n_later=len(self._curve_tasks(best)))
             found = self.results.confirmed()
             best = min(tasks, key=lambda task: found.get(task.key, math.inf))
+            tasks = []
         self.confirmed = best.key
-        self._measure([best, *self._curve_tasks(best)])
+        self._measure([*tasks, *self._curve_tasks(best)])
 
-    def _measure(self, tasks: list[Task]) -> None:
-        """Carry out what is missing of these tasks."""
+    def _measure(self, tasks: list[Task], n_later: int = 0) -> None:
+        """Carry out what is missing of these tasks; `n_later` others will follow."""
         done = self.results.settled()
         missing = [task for task in tasks if task.key not in done]
         self._queue.extend(missing)
-        self.progress.n_total = self.progress.n_done + len(missing)
+        self.progress.n_done += len(tasks) - len(missing)
+        self.progress.n_total = self.progress.n_done + len(missing) + n_later
         self._drive(lambda: None)
 
     def _confirm_task(self, trial: FrozenTrial) -> Task:

@@ -230,6 +230,7 @@ def _header(study: Study, name: str, device: str, engine_name: str, n_workers: i
     n_replicas = f"{plan.n_replicas} to {plan.max_replicas}" if plan.grows else str(plan.n_replicas)
     trials = f"{study.n_trials} trial{'' if study.n_trials == 1 else 's'}"
     text = f"{name}: {trials} × {n_replicas} replicas on {study.data} ({how})"
+    text += f", then {coordinator.n_of_best} more of the best"
     if study.variants:
         n, what = len(study.variants), "variants"
     else:

@@ -1,6 +1,7 @@
 import collections
 import dataclasses
 import json
+import re
 
 import optuna
 import pytest
@@ -63,6 +64,33 @@ def test_the_total_of_what_is_shown_counts_the_trials_that_are_stored_beyond_a_p
     run(toy(n_trials=3), home)
     run(toy(n_trials=n_trials), home, progress=Kept())
     assert begun == [dict(n_done=3, n_total=n_total + 2)]  # the confirmation, and half of its examples
+
+
+@pytest.mark.parametrize("n_confirm", [1, 3, 9])
+def test_what_is_shown_counts_to_the_number_of_trials_that_the_heading_names_also_after_an_interruption(
+    home, n_confirm
+):
+    shown, headings, stops = [], [], []
+
+    class Kept(Progress):
+        def note(self, text):
+            headings.extend(re.findall(r"(\d+) trials × .*, then (\d+) more of the best", text))
+
+        def done(self, **facts):
+            super().done(**facts)
+            shown.append((self.n_done, self.n_total))
+            if self.n_done in stops:
+                raise Boom
+
+    study = toy(n_trials=5, n_confirm=n_confirm, learning_curve=(1.0, 0.5, 0.25))
+    n_in_all = 5 + min(n_confirm, 5) + 2
+    for n_done in (3, 6, n_in_all - 1):
+        stops[:] = [n_done]
+        with pytest.raises(Boom):
+            run(study, home, progress=Kept())
+    run(study, home, progress=Kept())
+    assert shown == [(k, n_in_all) for k in range(1, n_in_all + 1)]
+    assert {int(n) + int(more) for n, more in headings} == {n_in_all}
 
 
 @pytest.mark.parametrize(
