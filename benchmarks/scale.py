@@ -2,13 +2,19 @@
 
     python -m benchmarks.scale                # 1,000 trials, then the overhead of 1, 2 and 4 workers
     python -m benchmarks.scale --trials 50    # smaller
+    python -m benchmarks.scale --browser      # and how long its pages take in a browser (Chromium and Playwright)
 
 A faked training returns random predictions at once, or sleeps, so nearly all the time that is left is the lab's own.
 """
 
 import argparse
+import itertools
 import os
+import re
+import shutil
+import signal
 import sqlite3
+import subprocess
 import sys
 import tempfile
 import time
@@ -26,6 +32,15 @@ from lab.storage import Home
 
 STUDY_FILE = "from tests.fake_training import fake\n"  # a process that loads it trains with fakes from then on
 BIG = 10_000  # trials: the study that the table extrapolates to
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+# page → what is there once it shows n trials: rows (the MLflow UI loads the first 100), figures with all points
+DRAWN = {
+    "MLflow UI": "n => document.querySelectorAll('.ag-center-cols-container .ag-row').length > 5",
+    "Optuna dashboard": """n => document.querySelectorAll('.js-plotly-plot').length >= 3
+        && [...document.querySelectorAll('.js-plotly-plot')].every((plot) => plot.querySelector('svg.main-svg'))
+        && document.querySelector('.js-plotly-plot').querySelectorAll('path.point').length >= n""",
+    "live page": "n => document.querySelectorAll('figure svg').length > 0",
+}
 
 
 def study(n_trials: int) -> Study:
@@ -85,7 +100,7 @@ def _run(n_trials: int, home: Home, study_file: str, n_workers: int) -> list[tup
     return clock.times[:n_trials]  # without the confirmation
 
 
-def unit_costs(n_trials: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def unit_costs(n_trials: int, browser: bool = False) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Return what one trial costs, measured over a study of `n_trials`, and what a study of `BIG` trials would need.
 
     And how long it takes to open that study afterwards.
@@ -103,21 +118,21 @@ def unit_costs(n_trials: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
             "Optuna, database": (home.optuna_db.stat().st_size / n_trials / 1e6, "MB a trial"),
             "artifacts (15 test points; real ones are larger)": (artifacts / n_trials / 1e6, "MB a trial"),
         }
-        opened = _opened(n_trials, home)
+        opened = _opened(n_trials, home, browser)
     return [
         {"what": what, "cost": cost, "unit": unit, f"at {BIG:,} trials": cost * BIG}
         for what, (cost, unit) in costs.items()
     ], opened
 
 
-def opening(n_trials: int) -> dict[str, Any]:
+def opening(n_trials: int, browser: bool = False) -> dict[str, Any]:
     """Return how long it takes to open a study of so many trials."""
     with _folder(0.0) as (home, study_file):
         _run(n_trials, home, study_file, 2)
-        return _opened(n_trials, home)
+        return _opened(n_trials, home, browser)
 
 
-def _opened(n_trials: int, home: Home) -> dict[str, Any]:
+def _opened(n_trials: int, home: Home, browser: bool) -> dict[str, Any]:
     import plotly.graph_objects  # noqa: F401
     import pyarrow.parquet  # noqa: F401
     import sklearn.ensemble  # noqa: F401
@@ -133,7 +148,39 @@ def _opened(n_trials: int, home: Home) -> dict[str, Any]:
         started = time.monotonic()
         call()
         row[what] = time.monotonic() - started
-    return row | {"page MB": home.report_of("scale").stat().st_size / 1e6}
+    row["page MB"] = home.report_of("scale").stat().st_size / 1e6
+    return row | (_browsed(n_trials, home) if browser else {})
+
+
+def _browsed(n_trials: int, home: Home) -> dict[str, float]:
+    """Return how long `ui` takes to start, and each of its pages in a browser that has not seen it before."""
+    from playwright.sync_api import sync_playwright
+
+    started = time.monotonic()
+    command = [sys.executable, "-m", "lab.study", "ui", "scale"]
+    path = os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH")]))
+    with subprocess.Popen(
+        command, cwd=home.root, env=os.environ | {"PYTHONPATH": path}, stderr=subprocess.PIPE, text=True
+    ) as server:
+        try:
+            assert server.stderr is not None
+            lines = list(itertools.takewhile(lambda line: not line.startswith("Ctrl-C"), server.stderr))
+            pages = dict(re.split("  +", line.strip()) for line in lines)
+            seconds = {"ui s": time.monotonic() - started}
+            executable = next(filter(None, map(shutil.which, BROWSERS)), None)
+            with sync_playwright() as playwright:
+                browser = playwright.chromium.launch(executable_path=executable, args=["--headless", "--no-sandbox"])
+                for name, drawn in DRAWN.items():
+                    page = browser.new_page()
+                    started = time.monotonic()
+                    page.goto(pages[name], wait_until="commit")
+                    page.wait_for_function(drawn, arg=n_trials, timeout=120_000)
+                    seconds[f"{name} s"] = time.monotonic() - started
+                    page.close()
+                browser.close()
+        finally:
+            server.send_signal(signal.SIGINT)
+    return seconds
 
 
 def overhead(workers: list[int], n_trials: int, seconds: float) -> list[dict[str, Any]]:
@@ -157,13 +204,14 @@ def main(argv: list[str] | None = None, folder: Path = records.FOLDER) -> int:
     parser.add_argument("--small", type=int, nargs="*", default=[100], help="trials of smaller studies to open, too")
     parser.add_argument("--workers", type=int, nargs="*", default=[1, 2, 4])
     parser.add_argument("--seconds", type=float, default=1.0, help="of a faked training, for the overhead")
+    parser.add_argument("--browser", action="store_true", help="open the pages of `ui` too")
     args = parser.parse_args(argv)
     facts = records.machine(n_runs=1)
     n_overhead = max(4 * max(args.workers, default=1), min(args.trials, 60))
-    costs, opened = unit_costs(args.trials)
+    costs, opened = unit_costs(args.trials, args.browser)
     tables = {
         f"Unit costs, over {args.trials} trials of 32 replicas with 8 knobs, 2 workers": costs,
-        "Opening a study, after imports": [*(opening(n) for n in args.small if n < args.trials), opened],
+        "Opening a study, after imports": [*(opening(n, args.browser) for n in args.small if n < args.trials), opened],
         "Overhead of workers": overhead(args.workers, n_overhead, args.seconds),
     }
     about = (

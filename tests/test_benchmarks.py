@@ -57,6 +57,15 @@ def test_what_a_study_costs_beside_its_training_is_written_down(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.browser
+def test_the_pages_of_a_study_are_opened_in_a_browser_until_they_show_it(browser, tmp_path):
+    words = ["--trials", "8", "--small", "--workers", "--browser"]
+    assert faults.forked(lambda: scale.main(words, tmp_path)) == 0
+    _, [opened], _ = json.loads((tmp_path / "scale.json").read_text())["tables"].values()
+    assert all(opened[f"{name} s"] > 0 for name in ("ui", *scale.DRAWN))
+
+
+@pytest.mark.slow
 def test_random_faults_are_injected_and_written_down(tmp_path):
     assert faults_benchmark.main(["--n", "3", "--seed", "1"], tmp_path) == 0
     [rows] = json.loads((tmp_path / "faults.json").read_text())["tables"].values()
