@@ -27,7 +27,7 @@ from benchmarks import loops, records, throughput
 from benchmarks.loops import Case
 from lab import models
 from lab.training.allocator import keep_freed_memory
-from lab.training.losses import summed_cross_entropy
+from lab.training.losses import cross_entropy_gradient
 from lab.training.moment import Moment
 from lab.training.optimizers import Optimizer
 from lab.training.pack import Pack
@@ -203,7 +203,7 @@ def floor(case: Case, n_replicas: int, seconds: float) -> tuple[float, float]:
     optimizer.begin(0, 1)
     with Products() as products:
         logits_RBC = network.forward(pack.weights, pack.buffers, images_RBCHW, lambda layer, x, rate=None: x)
-        pack.differentiate(summed_cross_entropy(logits_RBC, labels_RB))
+        pack.differentiate(logits_RBC, cross_entropy_gradient(logits_RBC, labels_RB))
     calls = [products.calls, [functools.partial(optimizer.step, Moment(0))]]
     with torch.no_grad():
         of_products, of_optimizer = (sum(1e3 / best_rate(call, n_replicas, seconds) for call in part) for part in calls)

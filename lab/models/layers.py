@@ -44,6 +44,7 @@ Dropout = Callable[..., Tensor]
 Factors = Callable[[int, Tensor], Tensor | None]
 Tensors = Mapping[str, Tensor]
 
+VECTOR, QUARTER = 16, 4  # values of float32 that a processor computes at once, and those of its smallest vector
 PLACED_VALUES = 2**13  # of a linear weight whose gradient is computed in its place, at the least
 HEAD = "output."  # what the names of the tensors of a head begin with
 
@@ -238,7 +239,29 @@ def linear(x_RBF: Tensor, weight_RFG: Tensor, bias_RG: Tensor) -> Tensor:
     if is_placed and not torch.is_autocast_enabled(x_RBF.device.type):  # which knows no products into a given place
         y: Tensor = _PlacedLinear.apply(x_RBF, weight_RFG, bias_RG)
         return y
+    return _affine(x_RBF, weight_RFG, bias_RG)
+
+
+def _affine(x_RBF: Tensor, weight_RFG: Tensor, bias_RG: Tensor) -> Tensor:
+    if _is_turned(x_RBF, x_RBF.shape[1], bias_RG.shape[1]):
+        return torch.baddbmm(bias_RG.unsqueeze(2), weight_RFG.mT, x_RBF.mT).mT
     return torch.baddbmm(bias_RG.unsqueeze(1), x_RBF, weight_RFG)
+
+
+def product(a_RMK: Tensor, b_RKN: Tensor) -> Tensor:
+    """Return the R matrix products (R, M, N), which lie in memory as (R, N, M) where that is faster."""
+    if _is_turned(a_RMK, a_RMK.shape[1], b_RKN.shape[2]):
+        return torch.bmm(b_RKN.mT, a_RMK.mT).mT
+    return torch.bmm(a_RMK, b_RKN)
+
+
+def _is_turned(a: Tensor, m: int, n: int) -> bool:
+    """Return whether products (M, N) are computed as (N, M): MKL is slow at rows that are short or no whole vectors."""
+
+    def is_slow(size: int) -> bool:
+        return size < VECTOR or size % QUARTER > 0
+
+    return a.device.type == "cpu" and is_slow(n) and (not is_slow(m) or n < VECTOR <= m)
 
 
 def placed(weight: Tensor, place: Tensor) -> Tensor:
@@ -254,7 +277,7 @@ def placed(weight: Tensor, place: Tensor) -> Tensor:
             place.copy_(gradient)
 
     weight.register_hook(put)
-    if weight.dim() == 3 and _is_filled_at_once(place):
+    if weight.dim() == 3:
         weight.place = place  # type: ignore[attr-defined]
     return weight
 
@@ -265,11 +288,15 @@ def _is_filled_at_once(place: Tensor) -> bool:
 
 def linear_backward(x_RBF: Tensor, gradient_RBG: Tensor, weight_place: Tensor, bias_place: Tensor) -> None:
     """Write the gradients of the weight and the bias of `linear` to their places."""
-    if _is_filled_at_once(weight_place):
-        torch.bmm(x_RBF.transpose(1, 2), gradient_RBG, out=weight_place)
-    else:
-        weight_place.copy_(torch.bmm(x_RBF.transpose(1, 2), gradient_RBG))
+    _of_weight(x_RBF, gradient_RBG, weight_place)
     torch.sum(gradient_RBG, 1, out=bias_place)
+
+
+def _of_weight(x_RBF: Tensor, gradient_RBG: Tensor, place: Tensor) -> Tensor:
+    _, n_in, n_out = place.shape
+    if _is_filled_at_once(place) and not _is_turned(place, n_in, n_out):
+        return torch.bmm(x_RBF.mT, gradient_RBG, out=place)
+    return place.copy_(product(x_RBF.mT, gradient_RBG))
 
 
 class _PlacedLinear(torch.autograd.Function):
@@ -277,7 +304,7 @@ class _PlacedLinear(torch.autograd.Function):
     def forward(ctx: Any, x_RBF: Tensor, weight_RFG: Tensor, bias_RG: Tensor) -> Tensor:
         ctx.save_for_backward(x_RBF, weight_RFG)
         ctx.place = weight_RFG.place  # type: ignore[attr-defined]
-        return torch.baddbmm(bias_RG.unsqueeze(1), x_RBF, weight_RFG)
+        return _affine(x_RBF, weight_RFG, bias_RG)
 
     @staticmethod
     @once_differentiable
@@ -285,8 +312,8 @@ class _PlacedLinear(torch.autograd.Function):
         x_RBF, weight_RFG = ctx.saved_tensors
         of_x, of_weight, of_bias = ctx.needs_input_grad
         return (
-            torch.bmm(gradient_RBG, weight_RFG.transpose(1, 2)) if of_x else None,
-            torch.bmm(x_RBF.transpose(1, 2), gradient_RBG, out=ctx.place) if of_weight else None,
+            product(gradient_RBG, weight_RFG.mT) if of_x else None,
+            _of_weight(x_RBF, gradient_RBG, ctx.place) if of_weight else None,
             gradient_RBG.sum(dim=1) if of_bias else None,
         )
 

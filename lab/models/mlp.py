@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from math import prod
 
-import torch
 from torch import Tensor
 
 from lab.knobs import TrialConfig
@@ -16,6 +15,7 @@ from lab.models.layers import (
     Tensors,
     linear,
     linear_backward,
+    product,
 )
 
 
@@ -82,7 +82,7 @@ class MLP(Network):
             linear_backward(inputs.pop(), gradient, places[f"{layer}.weight"], places[f"{layer}.bias"])
             if kept:
                 a, factor = kept.pop()
-                gradient = torch.bmm(gradient, weights[f"{layer}.weight"].transpose(1, 2))
+                gradient = product(gradient, weights[f"{layer}.weight"].mT)
                 gradient = slope(gradient if factor is None else gradient * factor, a)
 
     def flat(self, x: Tensor) -> Tensor:

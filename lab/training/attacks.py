@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lab.training.losses import summed_cross_entropy
+from lab.training.losses import cross_entropy_gradient
 from lab.training.pack import Pack, View
 
 # steps: fgsm is one step of the whole radius (Goodfellow et al. 2015), pgd is projected gradient ascent
@@ -22,7 +22,7 @@ REACH = 2.5  # pgd steps are this many times radius / steps long, so that it can
 
 
 def attacked(
-    summed_loss: Callable[[Tensor], Tensor],
+    gradient_at: Callable[[Tensor], Tensor],
     images_RBCHW: Tensor,
     radius: Tensor,
     bounds: tuple[Tensor, Tensor],
@@ -32,7 +32,7 @@ def attacked(
     """Return the images, each pixel moved by its radius at the most, where the loss is larger.
 
     Args:
-        summed_loss: Images → sum over replicas and examples of losses, each of its own image alone.
+        gradient_at: Images → the gradient of their losses, each of its own image alone, with respect to them.
         images_RBCHW: Where the attack starts.
         radius: Largest change of a pixel, broadcast to the images (0 leaves a replica's images as they are).
         bounds: Smallest and largest pixel value there is, broadcast likewise.
@@ -43,11 +43,8 @@ def attacked(
     stride = radius if n_steps == 1 else radius * (REACH / n_steps)
     x = images_RBCHW
     for _ in range(n_steps):
-        with torch.enable_grad():
-            start = x.detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(summed_loss(start), start)
-        x = torch.clamp(x + stride * gradient.sign(), low, high)
-    return x.detach()
+        x = torch.clamp(x + stride * gradient_at(x).sign(), low, high)
+    return x
 
 
 class Attack:
@@ -74,8 +71,12 @@ class Attack:
         """Return the images, moved to where the cross-entropy of the pack's replicas is larger."""
         weights = {name: weight.detach() for name, weight in pack.weights.items()}  # only images have a gradient here
 
-        def summed_loss(images: Tensor) -> Tensor:
-            return summed_cross_entropy(pack.network.forward(weights, pack.buffers, images, None), targets)
+        def gradient_at(images: Tensor) -> Tensor:
+            with torch.enable_grad():
+                images = images.detach().requires_grad_()
+                logits_RBC = pack.network.forward(weights, pack.buffers, images, None)
+                (gradient,) = torch.autograd.grad(logits_RBC, images, cross_entropy_gradient(logits_RBC, targets))
+            return gradient
 
         radius, *bounds = self._box
-        return attacked(summed_loss, images_RBCHW, radius, (bounds[0], bounds[1]), n_steps=self._n_steps)
+        return attacked(gradient_at, images_RBCHW, radius, (bounds[0], bounds[1]), n_steps=self._n_steps)

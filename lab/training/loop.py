@@ -212,11 +212,12 @@ def _differentiate(crew: Crew, sets: TrainingSets, moment: Moment) -> None:
         x = pack.network.features(pack.weights, images_RBCHW)
     else:
         x, targets = pack.network.enter(known), sets.labels_at(index_RB)
+    gradient_of = functools.partial(crew.criterion.gradient, targets=targets)
     if pack.network.is_by_hand:
-        pack.differentiate_by_hand(x, functools.partial(crew.criterion.gradient, targets=targets), crew.dropout.factors)
+        pack.differentiate_by_hand(x, gradient_of, crew.dropout.factors)
     else:
         logits_RBC = pack.network.onward(x, pack.weights, pack.buffers, crew.dropout)
-        pack.differentiate(crew.criterion(logits_RBC, targets))
+        pack.differentiate(logits_RBC, gradient_of(logits_RBC))
 
 
 def _update(crew: Crew, moment: Moment) -> None:

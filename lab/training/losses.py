@@ -18,7 +18,6 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from lab.knobs import TrialConfig
 from lab.models.layout import WHOLE
@@ -81,7 +80,8 @@ class Criterion:
             raise ValueError(f"unknown loss {loss!r}: choose one of {', '.join(LOSSES)}")
         self.loss = loss
         self.smoothing_R, self.gamma_R, self.class_weights_RC = smoothing_R, gamma_R, class_weights_RC
-        self._is_plain = loss == "cross_entropy" and class_weights_RC is None and not bool(smoothing_R.any())
+        self._has_own_gradient = loss == "cross_entropy" and class_weights_RC is None
+        self._is_smooth = bool(smoothing_R.any())
 
     @classmethod
     def of(cls, configs_R: Sequence[TrialConfig], counts_RC: Tensor, dtype: torch.dtype) -> "Criterion":
@@ -111,8 +111,6 @@ class Criterion:
             logits_RBC: Logits.
             targets: Labels (R, B), or distributions over the classes (R, B, C).
         """
-        if self._is_plain and targets.dim() == 2:
-            return summed_cross_entropy(logits_RBC, targets)
         R, B, C = logits_RBC.shape
 
         def of_examples(values_R: Tensor) -> Tensor:
@@ -139,8 +137,8 @@ class Criterion:
 
     def gradient(self, logits_RBC: Tensor, targets: Tensor) -> Tensor:
         """Return the gradient of what a call returns with respect to the logits."""
-        if self._is_plain and targets.dim() == 2 and _are_few(logits_RBC):
-            return _OfFewClasses.gradient(logits_RBC, targets)
+        if self._has_own_gradient:
+            return cross_entropy_gradient(logits_RBC, targets, self.smoothing_R if self._is_smooth else None)
         with torch.enable_grad():
             logits_RBC = logits_RBC.detach().requires_grad_()
             (gradient_RBC,) = torch.autograd.grad(self(logits_RBC, targets), logits_RBC)
@@ -153,76 +151,30 @@ def _classes_first(values_RBC: Tensor) -> Tensor:
     return F.pad(values_CE, (0, -values_CE.shape[1] % WHOLE)).contiguous()
 
 
-def _are_few(logits_RBC: Tensor) -> bool:
-    """Return whether the classes are too few for torch's kernels."""
-    is_on_cpu = logits_RBC.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-    return is_on_cpu and logits_RBC.shape[-1] < VECTOR
+@torch.no_grad()
+def cross_entropy_gradient(logits_RBC: Tensor, targets: Tensor, smoothing_R: Tensor | None = None) -> Tensor:
+    """Return the gradient of Σ over replicas of each one's mean cross-entropy over its batch: (p − q) / B.
 
-
-def summed_cross_entropy(logits_RBC: Tensor, targets: Tensor) -> Tensor:
-    """Return the sum over replicas of each replica's mean cross-entropy over its batch (nats).
-
-    Targets are labels (R, B) or distributions over the classes (R, B, C).
+    Targets are labels (R, B) or distributions over the classes (R, B, C), of which `smoothing_R` moves a share to all
+    classes alike. The classes are an axis of rows where a row of them alone would be less than a vector, for which
+    torch takes up to 20 times as long (studies/LOG.md, "gradients of few classes").
     """
-    if targets.dim() == 2 and _are_few(logits_RBC):
-        return _OfFewClasses.apply(logits_RBC, targets)
-    total = F.cross_entropy(logits_RBC.flatten(0, 1), targets.flatten(0, 1), reduction="sum")
-    return total / targets.shape[1]
-
-
-class _OfFewClasses(torch.autograd.Function):
-    """Cross-entropy with labels on the CPU.
-
-    torch's own kernels, with 10 classes, for 32 replicas and batches of 32, took 2.3 times as long (studies/LOG.md).
-    """
-
-    @staticmethod
-    def forward(ctx: Any, logits_RBC: Tensor, labels_RB: Tensor) -> Tensor:
-        ctx.shape = R, B, _ = logits_RBC.shape
-        log_CE, labels_1E = _OfFewClasses._up_to_the_largest(logits_RBC), labels_RB.reshape(1, -1)
-        right_E = log_CE[:, : R * B].gather(0, labels_1E)[0]
-        p_CE, sum_E = _OfFewClasses._less_labels(log_CE, labels_1E, B)
-        ctx.save_for_backward(p_CE)
-        return (sum_E[: R * B].log() - right_E).sum() / B
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        (p_CE,) = ctx.saved_tensors
-        return _OfFewClasses._of_logits(p_CE * gradient, ctx.shape), None
-
-    @staticmethod
-    def gradient(logits_RBC: Tensor, labels_RB: Tensor) -> Tensor:
-        """Return the gradient alone."""
-        log_CE = _OfFewClasses._up_to_the_largest(logits_RBC)
-        p_CE, _ = _OfFewClasses._less_labels(log_CE, labels_RB.reshape(1, -1), labels_RB.shape[1])
-        return _OfFewClasses._of_logits(p_CE, logits_RBC.shape)
-
-    @staticmethod
-    def _up_to_the_largest(logits_RBC: Tensor) -> Tensor:
-        """Return logits (C, E) less the largest of each example."""
-        R, B, C = logits_RBC.shape
-        log_CE = logits_RBC.new_zeros(C, -(-R * B // WHOLE) * WHOLE)
-        log_CE[:, : R * B].copy_(logits_RBC.reshape(-1, C).T)
-        log_CE -= log_CE.amax(dim=0)
-        return log_CE
-
-    @staticmethod
-    def _less_labels(log_CE: Tensor, labels_1E: Tensor, batch: int) -> tuple[Tensor, Tensor]:
-        """Return the gradient, p less the one-hot label, of a mean over the batch, in place; and the sums below p."""
-        p_CE = log_CE.exp_()
-        sum_E = p_CE.sum(dim=0)
-        p_CE /= sum_E * batch
-        p_CE[:, : labels_1E.shape[1]].scatter_add_(
-            0, labels_1E, torch.full_like(labels_1E, -1 / batch, dtype=p_CE.dtype)
-        )
-        return p_CE, sum_E
-
-    @staticmethod
-    def _of_logits(gradient_CE: Tensor, shape: torch.Size) -> Tensor:
-        R, B, C = shape
-        # as products want it: steps of perceptrons of width 16 to 256 took 0.84 to 0.98 of the time (n = 12 rounds)
-        return gradient_CE[:, : R * B].T.reshape(R, B, C).contiguous()
+    R, B, C = logits_RBC.shape
+    values_RCB, dtype = logits_RBC.mT, torch.promote_types(logits_RBC.dtype, torch.float32)
+    if C < VECTOR and logits_RBC.device.type == "cpu":
+        values_RCB = values_RCB.contiguous()
+    if values_RCB.is_contiguous():
+        p_RCB = torch.softmax(values_RCB, 1, dtype)
+    else:
+        p_RCB = torch.softmax(logits_RBC, 2, dtype).mT
+    minus_R11 = p_RCB.new_full((1, 1, 1), -1.0) if smoothing_R is None else (smoothing_R - 1).view(-1, 1, 1)
+    if targets.dim() == 2:
+        p_RCB.scatter_add_(1, targets.unsqueeze(1), minus_R11.expand(R, 1, B))
+    else:
+        p_RCB.addcmul_(targets.mT, minus_R11)
+    if smoothing_R is not None:
+        p_RCB -= (smoothing_R / C).view(-1, 1, 1)
+    return p_RCB.div_(B).mT.to(logits_RBC.dtype)
 
 
 class Errors(NamedTuple):

@@ -129,13 +129,14 @@ class Pack:
     def __len__(self) -> int:
         return len(self.theta_RP)
 
-    def differentiate(self, summed_loss: Tensor) -> None:
+    def differentiate(self, outputs: Tensor, gradient: Tensor | None = None) -> None:
         """Write the gradient of each replica's own loss to theta's gradient (R, P).
 
-        Each is written there as soon as it is known (lab.models.layers.placed), and what is copied is released: there
-        are never two of all of them.
+        The outputs are logits, of which the gradient of the losses is given, or the sum of the losses itself. What is
+        computed is written there as soon as it is known (lab.models.layers.placed), and what is copied is released:
+        there are never two of all of them.
         """
-        torch.autograd.grad(summed_loss, self._trained)
+        torch.autograd.grad(outputs, self._trained, gradient)
 
     @torch.no_grad()
     def differentiate_by_hand(self, x: Tensor, gradient_of: Callable[[Tensor], Tensor], factors: Factors) -> None:

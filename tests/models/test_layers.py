@@ -1,5 +1,7 @@
 """Layers keep the layout in memory that is fast on the CPU, and the numbers of torch.nn.functional."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -99,16 +101,16 @@ def test_batch_norm_of_a_pack_is_that_of_each_network_in_both_directions(shape):
                 torch.testing.assert_close(ours[r], theirs, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("n_out", [4, layers.PLACED_VALUES // 8])
-def test_the_gradient_of_a_weight_is_written_to_its_place_and_to_no_other(n_out):
+@pytest.mark.parametrize("n_batch", [1, 5, 16])
+@pytest.mark.parametrize("n_out", [4, layers.PLACED_VALUES // 8, layers.PLACED_VALUES // 8 + 1])
+def test_the_gradient_of_a_weight_is_written_to_its_place_and_to_no_other(n_batch, n_out):
     """Copied there, or, for a large weight, computed there."""
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(3, 5, 8, generator=generator, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(3, n_batch, 8, generator=generator, dtype=torch.float64, requires_grad=True)
     values = torch.randn(3, 8, n_out, generator=generator, dtype=torch.float64)
     bias = torch.randn(3, n_out, generator=generator, dtype=torch.float64, requires_grad=True)
     rows = torch.full((3, 8 * n_out + 7), -1.0, dtype=torch.float64)  # as in a pack: more lies beside it
     weight = layers.placed(values.clone().requires_grad_(), rows[:, 3:-4].view(3, 8, n_out))
-    assert hasattr(weight, "place") == (n_out > 4)
     plain = values.clone().requires_grad_()
     found = torch.autograd.grad(layers.linear(x, weight, bias).square().sum(), [weight, x, bias])
     expected = torch.autograd.grad((x @ plain + bias[:, None]).square().sum(), [plain, x, bias])
@@ -117,3 +119,16 @@ def test_the_gradient_of_a_weight_is_written_to_its_place_and_to_no_other(n_out)
     torch.testing.assert_close(rows[:, 3:-4], expected[0].flatten(1))
     assert (rows[:, :3] == -1).all()
     assert (rows[:, -4:] == -1).all()
+
+
+def test_products_are_the_same_however_they_lie():
+    generator = torch.Generator().manual_seed(0)
+    lying = set()
+    for m, n in itertools.product([1, 3, 10, 16, 31, 32, 256], repeat=2):
+        a = torch.randn(2, m, 7, generator=generator, dtype=torch.float64)
+        b = torch.randn(2, 7, n, generator=generator, dtype=torch.float64)
+        found = layers.product(a, b)
+        torch.testing.assert_close(found, a @ b)
+        if m > 1 < n:
+            lying.add((found.is_contiguous(), m >= layers.VECTOR > n))
+    assert lying == {(True, False), (False, False), (False, True)}  # rows shorter than a vector never

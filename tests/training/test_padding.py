@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from lab import models
 from lab.knobs import TrialConfig
-from lab.training.losses import summed_cross_entropy
+from lab.training.losses import cross_entropy_gradient
 from lab.training.moment import Moment
 from lab.training.optimizers import Optimizer
 from lab.training.pack import Pack
@@ -45,7 +45,7 @@ def train(pack, config, images, labels):
     optimizer.begin(0, STEPS)
     for k in range(STEPS):
         logits = pack.network.forward(pack.weights, pack.buffers, images, lambda layer, x, rate=None: x)
-        pack.differentiate(summed_cross_entropy(logits, labels))
+        pack.differentiate(logits, cross_entropy_gradient(logits, labels))
         optimizer.step(Moment(k))
     return {name: value.clone() for name, value in pack.tensors().items()}
 
