@@ -3,11 +3,12 @@
 Every training loss is the expectation, over the target distribution q of an example, of a loss ℓ_c at class c:
 Σ_c w_c q_c ℓ_c(p), summed over the batch and divided by Σ w_c q_c. The target of a label is one-hot; mixed images bring
 their own; label smoothing moves ε of it to all classes alike (and leaves the divisor as it was, as torch does).
+Training needs the gradient alone, so that is what is here: with g_c the derivative with respect to log p_c, that with
+respect to the logits is g − p Σ_c g_c.
 
-Shape suffixes: R replicas, B batch, N examples, C classes; E = R·B examples of all replicas, filled up with zeros to
-whole vectors (lab.models.layout), so that the bits of an example do not depend on its place. What is computed for every
-class is computed with the classes in rows, (C, E): torch takes an example at a time otherwise, and is slow where its
-classes do not fill a vector.
+Shape suffixes: R replicas, B batch, N examples, C classes. The bits of a replica do not depend on its place in a pack:
+softmax takes a replica at a time. Few classes are an axis of rows, (R, C, B), where a row of them alone would be less
+than a vector.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,35 +16,35 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from lab.knobs import TrialConfig
-from lab.models.layout import WHOLE
+from lab.models.layers import VECTOR
 
 Array = NDArray[np.float64]
-VECTOR = 16  # values of float32 that a processor computes at once
 
 
-def _cross_entropy(log_p_CE: Tensor, gamma_E: Tensor) -> Tensor:
-    return -log_p_CE
+def _cross_entropy(log_p_RCB: Tensor, p_RCB: Tensor, share_RCB: Tensor, gamma_R11: Tensor) -> Tensor:
+    """ℓ_c = −log p_c."""
+    return -share_RCB
 
 
-def _brier(log_p_CE: Tensor, gamma_E: Tensor) -> Tensor:
-    """Return ‖e_c − p‖² = 1 − 2 p_c + Σ p² (Brier 1950)."""
-    p_CE = log_p_CE.exp()
-    return 1 - 2 * p_CE + p_CE.square().sum(dim=0)
+def _brier(log_p_RCB: Tensor, p_RCB: Tensor, share_RCB: Tensor, gamma_R11: Tensor) -> Tensor:
+    """ℓ_c = ‖e_c − p‖² = 1 − 2 p_c + Σ p² (Brier 1950)."""
+    return 2 * p_RCB * (p_RCB * share_RCB.sum(1, keepdim=True) - share_RCB)
 
 
-def _focal(log_p_CE: Tensor, gamma_E: Tensor) -> Tensor:
-    """Return −(1 − p_c)^γ log p_c (Lin et al. 2017): what is right already counts less."""
+def _focal(log_p_RCB: Tensor, p_RCB: Tensor, share_RCB: Tensor, gamma_R11: Tensor) -> Tensor:
+    """ℓ_c = −(1 − p_c)^γ log p_c (Lin et al. 2017): what is right already counts less."""
     # at 1 − p = 0 the derivative of a power below 1 is infinite
-    miss_CE = (-torch.expm1(log_p_CE)).clamp_min(torch.finfo(log_p_CE.dtype).eps)
-    return -(miss_CE**gamma_E) * log_p_CE
+    miss_RCB = -torch.expm1(log_p_RCB).clamp_max(-torch.finfo(p_RCB.dtype).eps)
+    power_RCB = torch.exp((gamma_R11 - 1) * torch.log(miss_RCB))  # torch's power rounds otherwise beside whole vectors
+    return share_RCB * power_RCB * (gamma_R11 * p_RCB * log_p_RCB - miss_RCB)
 
 
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+# (log p, p, w q / Σ w q, γ) → the derivative of Σ_c w_c q_c ℓ_c / Σ w q with respect to log p
+LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
     "cross_entropy": _cross_entropy,
     "brier": _brier,
     "focal": _focal,
@@ -62,7 +63,7 @@ def balanced_weights(counts_RC: Tensor) -> Tensor:
 
 
 class Criterion:
-    """The training loss of R replicas, each with its own parameters: their sum, as `Pack.differentiate` wants it."""
+    """The training loss of R replicas, each with its own parameters."""
 
     def __init__(self, loss: str, smoothing_R: Tensor, gamma_R: Tensor, class_weights_RC: Tensor | None = None) -> None:
         """Take the loss by name and what each replica makes of it.
@@ -80,7 +81,6 @@ class Criterion:
             raise ValueError(f"unknown loss {loss!r}: choose one of {', '.join(LOSSES)}")
         self.loss = loss
         self.smoothing_R, self.gamma_R, self.class_weights_RC = smoothing_R, gamma_R, class_weights_RC
-        self._has_own_gradient = loss == "cross_entropy" and class_weights_RC is None
         self._is_smooth = bool(smoothing_R.any())
 
     @classmethod
@@ -104,51 +104,41 @@ class Criterion:
         if self.class_weights_RC is not None:
             self.class_weights_RC = self.class_weights_RC[replicas]
 
-    def __call__(self, logits_RBC: Tensor, targets: Tensor) -> Tensor:
-        """Return the sum over replicas of each one's mean loss over its batch.
+    @torch.no_grad()
+    def gradient(self, logits_RBC: Tensor, targets: Tensor) -> Tensor:
+        """Return the gradient of the sum over replicas of each one's mean loss over its batch.
 
         Args:
-            logits_RBC: Logits.
+            logits_RBC: Logits, with respect to which it is.
             targets: Labels (R, B), or distributions over the classes (R, B, C).
         """
-        R, B, C = logits_RBC.shape
-
-        def of_examples(values_R: Tensor) -> Tensor:
-            return _classes_first(values_R[:, None, None].expand(R, B, 1))[0]
-
-        logits_CE = _classes_first(logits_RBC)
+        weights_RC, smoothing_R = self.class_weights_RC, self.smoothing_R if self._is_smooth else None
+        if self.loss == "cross_entropy" and weights_RC is None:
+            return cross_entropy_gradient(logits_RBC, targets, smoothing_R)
+        _, B, C = logits_RBC.shape
+        log_p_RCB, p_RCB = (_along_classes(f, logits_RBC) for f in (torch.log_softmax, torch.softmax))
         if targets.dim() == 2:
-            q_CE = torch.zeros_like(logits_CE, requires_grad=False)
-            q_CE[:, : R * B].scatter_(0, targets.reshape(1, -1), 1.0)
+            q_RCB = torch.zeros_like(p_RCB).scatter_(1, targets.unsqueeze(1), 1.0)
         else:
-            q_CE = _classes_first(targets)
-        smooth_CE = q_CE + of_examples(self.smoothing_R) * (1 / C - q_CE)
-        loss_CE = smooth_CE * LOSSES[self.loss](torch.log_softmax(logits_CE, dim=0), of_examples(self.gamma_R))
-        if self.class_weights_RC is None:
-            return loss_CE.sum() / B
-        weights_CE = _classes_first(self.class_weights_RC[:, None].expand(R, B, C))
-
-        def of_replicas(values_CE: Tensor) -> Tensor:
-            return values_CE.sum(dim=0)[: R * B].view(R, B).sum(dim=1)
-
-        loss_R = of_replicas(weights_CE * loss_CE)
-        # a replica whose batch holds no class that counts has nothing to learn from it
-        return (loss_R / of_replicas(weights_CE * q_CE).clamp_min(torch.finfo(loss_R.dtype).tiny)).sum()
-
-    def gradient(self, logits_RBC: Tensor, targets: Tensor) -> Tensor:
-        """Return the gradient of what a call returns with respect to the logits."""
-        if self._has_own_gradient:
-            return cross_entropy_gradient(logits_RBC, targets, self.smoothing_R if self._is_smooth else None)
-        with torch.enable_grad():
-            logits_RBC = logits_RBC.detach().requires_grad_()
-            (gradient_RBC,) = torch.autograd.grad(self(logits_RBC, targets), logits_RBC)
-        return gradient_RBC
+            q_RCB = targets.mT.to(p_RCB.dtype)
+        share_RCB = q_RCB if smoothing_R is None else q_RCB + smoothing_R.view(-1, 1, 1) * (1 / C - q_RCB)
+        if weights_RC is None:
+            share_RCB = share_RCB / B
+        else:
+            weights_RC1 = weights_RC.unsqueeze(2)
+            total_R11 = (q_RCB * weights_RC1).sum((1, 2), keepdim=True)
+            # a replica whose batch holds no class that counts has nothing to learn from it
+            share_RCB = share_RCB * weights_RC1 / total_R11.clamp_min(torch.finfo(p_RCB.dtype).tiny)
+        of_log_RCB = LOSSES[self.loss](log_p_RCB, p_RCB, share_RCB, self.gamma_R.view(-1, 1, 1))
+        return (of_log_RCB - p_RCB * of_log_RCB.sum(1, keepdim=True)).mT.to(logits_RBC.dtype)
 
 
-def _classes_first(values_RBC: Tensor) -> Tensor:
-    """Return (C, E)."""
-    values_CE = values_RBC.flatten(0, 1).T
-    return F.pad(values_CE, (0, -values_CE.shape[1] % WHOLE)).contiguous()
+def _along_classes(function: Callable[..., Tensor], logits_RBC: Tensor) -> Tensor:
+    """Return softmax or its logarithm (R, C, B), in float32 at the least; it lies in memory as is fast."""
+    logits_RCB, dtype = logits_RBC.mT, torch.promote_types(logits_RBC.dtype, torch.float32)
+    if logits_RBC.device.type == "cpu" and logits_RBC.shape[2] < VECTOR:
+        logits_RCB = logits_RCB.contiguous()
+    return function(logits_RCB, 1, dtype) if logits_RCB.is_contiguous() else function(logits_RBC, 2, dtype).mT
 
 
 @torch.no_grad()
@@ -156,17 +146,10 @@ def cross_entropy_gradient(logits_RBC: Tensor, targets: Tensor, smoothing_R: Ten
     """Return the gradient of Σ over replicas of each one's mean cross-entropy over its batch: (p − q) / B.
 
     Targets are labels (R, B) or distributions over the classes (R, B, C), of which `smoothing_R` moves a share to all
-    classes alike. The classes are an axis of rows where a row of them alone would be less than a vector, for which
-    torch takes up to 20 times as long (studies/LOG.md, "gradients of few classes").
+    classes alike.
     """
     R, B, C = logits_RBC.shape
-    values_RCB, dtype = logits_RBC.mT, torch.promote_types(logits_RBC.dtype, torch.float32)
-    if C < VECTOR and logits_RBC.device.type == "cpu":
-        values_RCB = values_RCB.contiguous()
-    if values_RCB.is_contiguous():
-        p_RCB = torch.softmax(values_RCB, 1, dtype)
-    else:
-        p_RCB = torch.softmax(logits_RBC, 2, dtype).mT
+    p_RCB = _along_classes(torch.softmax, logits_RBC)
     minus_R11 = p_RCB.new_full((1, 1, 1), -1.0) if smoothing_R is None else (smoothing_R - 1).view(-1, 1, 1)
     if targets.dim() == 2:
         p_RCB.scatter_add_(1, targets.unsqueeze(1), minus_R11.expand(R, 1, B))
