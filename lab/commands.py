@@ -9,6 +9,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from lab.storage import MASK, MASK_NOTE
+
 PROGRAM = ("python", "-m", "lab.study")
 WITH_STORAGE = ("status", "ui", "publish", "verify")  # and run
 
@@ -25,6 +27,11 @@ def command(
     if verb == "run":
         return run_command(study, spec=spec, asked=asked, **changes)
     return shlex.join([*PROGRAM, verb, study, *(_storage(asked) if verb in WITH_STORAGE else [])])
+
+
+def note(line: str) -> str:
+    """Return what has to be known of a command before it runs as printed, nothing for most."""
+    return MASK_NOTE if MASK in line else ""
 
 
 def _storage(asked: Mapping[str, str] | None) -> list[str]:

@@ -16,6 +16,9 @@ from lab.errors import SpecError, StorageError, StudyInUse
 from lab.files import atomic_write_text, disk_errors
 from lab.spec import check_name
 
+MASK = "***"  # what stands for a user name or a password that is not printed
+MASK_NOTE = f"{MASK} stands for a user or password, not printed here: fill it in, or set LAB_STORAGE to the address"
+
 
 @dataclass(frozen=True)
 class Home:
@@ -28,10 +31,17 @@ class Home:
     def here(cls, search_uri: str | None = None) -> "Home":
         """Return the working folder, with the search state at this address or at the one in LAB_STORAGE, if any.
 
+        An address as printed commands have it, `masked`, is completed from LAB_STORAGE.
+
         Raises:
-            SpecError: The address is not one of a PostgreSQL server.
+            SpecError: The address is not one of a PostgreSQL server, or is masked and LAB_STORAGE is of another.
         """
-        uri = (search_uri or os.environ.get("LAB_STORAGE", "")).strip() or None
+        known = os.environ.get("LAB_STORAGE", "").strip()
+        uri = (search_uri or "").strip() or known or None
+        if uri is not None and MASK in uri and uri == masked(uri):
+            if masked(known) != uri or known == uri:
+                raise SpecError(f"--storage {masked(uri)}: {MASK_NOTE}")
+            uri = known
         if uri is not None and not re.match(r"postgresql(\+\w+)?://", uri):
             raise SpecError(f"--storage {masked(uri)}: give postgresql://USER@HOST/NAME, or leave it out for mlruns/")
         return cls(search_uri=uri)
@@ -116,7 +126,7 @@ def _sqlite_uri(path: Path) -> str:
 
 def masked(text: str) -> str:
     """Return a text without the user names and passwords of the addresses in it, before the host or as options."""
-    return re.sub(r"([?&](?:user|\w*password)=)[^&\s]*", r"\1***", re.sub(r"://\S*@", "://***@", text))
+    return re.sub(r"([?&](?:user|\w*password)=)[^&\s]*", rf"\1{MASK}", re.sub(r"://\S*@", f"://{MASK}@", text))
 
 
 STILL_SECONDS = 120.0  # see `made_once`

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lab import flags, interrupts, study_file
-from lab.commands import PROGRAM, command
+from lab.commands import PROGRAM, command, note
 from lab.errors import LabError, StorageError, TooManyFailures, one_line
 from lab.spec import check_name
 from lab.storage import Home
@@ -100,7 +100,8 @@ def _run(args: argparse.Namespace) -> tuple[int, Any]:
             time_limit=None if args.time_limit is None else 60 * args.time_limit, asked=asked,
         )  # fmt: skip
     except KeyboardInterrupt:
-        _say(f"\ninterrupted: what is done is kept. To go on: {shlex.join([*PROGRAM, 'run', *flags.given(args)])}")
+        again = shlex.join([*PROGRAM, "run", *flags.given(args)])
+        _say_commands(f"\ninterrupted: what is done is kept. To go on: {again}")
         raise
     result: dict[str, Any] = summary.to_dict()
     counts = ", ".join(f"{n} {outcome}" for outcome, n in summary.counts.items() if n)
@@ -128,8 +129,7 @@ def _run(args: argparse.Namespace) -> tuple[int, Any]:
         if not too_many:
             raise
         _say(f"no report: {error}")
-    _say(f"ui:      {command('ui', name, asked=asked)}")
-    _say(f"status:  {command('status', name, asked=asked)}")
+    _say_commands(*(f"{verb + ':':<8} {command(verb, name, asked=asked)}" for verb in ("ui", "status")))
     if too_many:
         _say(
             f"error: {summary.share_failed:.0%} of the trials of {name} gave no result ({counts}): the report rests on "
@@ -137,6 +137,12 @@ def _run(args: argparse.Namespace) -> tuple[int, Any]:
         )
         return TooManyFailures.exit_code, result
     return 0, result
+
+
+def _say_commands(*lines: str) -> None:
+    """Say lines that end with commands, and what has to be known of those."""
+    for line in filter(None, [*lines, note(" ".join(lines))]):
+        _say(line)
 
 
 def _build_report(name: str, home: Home) -> dict[str, Any]:
@@ -171,7 +177,7 @@ def _status(args: argparse.Namespace) -> tuple[int, Any]:
         for line in filter(None, [row["training_sets"], *row["reasons"]] if args.name else []):
             _say(f"  {line}")
         if args.name and not row["in_use"] and _is_partial(row):
-            _say(f"  to go on: {row['again']}")
+            _say_commands(f"  to go on: {row['again']}")
     if not rows:
         _say("nothing was run here yet")
     return 0, rows

@@ -283,6 +283,25 @@ def test_users_and_passwords_of_addresses_are_masked(text, shown):
     assert storage.masked(text) == shown
 
 
+ADDRESS = "postgresql://me:pass@host/db?sslmode=require"
+
+
+def test_an_address_of_a_printed_command_is_completed_from_the_environment(monkeypatch):
+    monkeypatch.setenv("LAB_STORAGE", ADDRESS)
+    assert Home.here(storage.masked(ADDRESS)).search_uri == ADDRESS
+    assert Home.here(ADDRESS.replace("pass", "***")).search_uri == ADDRESS.replace("pass", "***")  # a password
+
+
+@pytest.mark.parametrize("known", ["", "postgresql://me:pass@another/db", storage.masked(ADDRESS)])
+def test_an_address_of_a_printed_command_that_cannot_be_completed_is_one_line_that_says_what_to_do(monkeypatch, known):
+    monkeypatch.setenv("LAB_STORAGE", known)
+    with pytest.raises(
+        SpecError, match=r"\*\*\* stands for a user or password, .*: fill it in, or set LAB_STORAGE"
+    ) as caught:
+        Home.here(storage.masked(ADDRESS))
+    assert "pass@" not in str(caught.value) and "\n" not in str(caught.value)
+
+
 HOLDER = """
 import sys
 from pathlib import Path

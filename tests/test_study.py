@@ -1,4 +1,5 @@
 import json
+import shlex
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -236,6 +237,22 @@ def test_a_run_ends_with_verdict_report_and_the_commands_to_go_on_with(ended, ca
         "ui:      python -m lab.study ui toy,epochs=2,smoke",
         "status:  python -m lab.study status toy,epochs=2,smoke",
     ]  # fmt: skip
+
+
+def test_the_commands_after_a_run_say_what_the_stars_in_an_address_stand_for(ended, capsys, monkeypatch):
+    monkeypatch.delenv("LAB_STORAGE", raising=False)
+    ended["counts"], storage = {"finished": 4}, ["--storage", "postgresql://me:secret@host/lab"]
+    assert study.main(["run", "toy", *storage]) == 0
+    ui, status, note = capsys.readouterr().err.splitlines()[-3:]
+    assert "'postgresql://***@host/lab'" in ui and "'postgresql://***@host/lab'" in status
+    assert note.startswith("*** stands for a user or password")
+    words = shlex.split(status)[4:]  # without "status: python -m lab.study"
+    assert study.main(words) == 2
+    assert "LAB_STORAGE" in one_line_error(capsys)
+    ended["error"] = KeyboardInterrupt()
+    assert study.main(["run", "toy", *storage]) == 130
+    captured = capsys.readouterr().err
+    assert "To go on: python" in captured and captured.splitlines()[-1] == note and "secret" not in captured
 
 
 def test_a_run_of_a_finished_study_says_so_and_builds_the_report(ended, capsys):

@@ -8,6 +8,7 @@ from urllib.parse import quote
 import pandas as pd
 
 from lab import pretraining
+from lab.commands import note
 from lab.data.resampling import describe
 from lab.report.context import Page
 from lab.report.protocol import protocol
@@ -232,7 +233,7 @@ def reproduce(page: Page, names: list[str]) -> tuple[Section, dict[str, Any]]:
     text = json.dumps(spec, indent=1, ensure_ascii=False)
     context = {
         "commands": [
-            ("Run the study (one that is finished only rebuilds this page)", run),
+            ("; ".join(filter(None, ["Run the study (one that is finished only rebuilds this page)", note(run)])), run),
             ("Rebuild this page from the run history", page.command("report")),
             ("Look at every run and trial in a browser", page.command("ui")),
         ],

@@ -333,3 +333,12 @@ def test_the_method_says_what_networks_learned_before(made):
         in text
     )
     assert "Seed i starts from network i modulo 4" in text
+
+
+def test_commands_with_an_address_say_what_the_stars_in_it_stand_for(made):
+    history, tables, page = made("one_trial")
+    assert "LAB_STORAGE" not in page
+    asked = {"asked": {"storage": "postgresql://***@host/lab"}}
+    masked = dataclasses.replace(history, environment=history.environment | asked)
+    text = render(masked, tables)
+    assert "*** stands for a user or password" in text and "set LAB_STORAGE" in text
