@@ -196,9 +196,9 @@ def _is_partial(row: dict[str, Any]) -> bool:
 
 def _status_text(row: dict[str, Any]) -> str:
     counts = ", ".join(f"{n} {outcome}" for outcome, n in row["counts"].items() if n) or "no trial done"
-    planned = row["n_planned"]
-    is_cut = planned is not None and sum(row["counts"].values()) > planned
-    text = f"{row['study']}: {counts}" + (f", {planned} planned by now" if is_cut else f" of {planned}")
+    text, planned = f"{row['study']}: {counts}", row["n_planned"]
+    if planned is not None:
+        text += f", {planned} planned by now" if sum(row["counts"].values()) > planned else f" of {planned}"
     if row["targets"]:
         text += ", {reached} of {trials} as sure as asked".format(**row["targets"])
     if row["n_unfinished"]:
@@ -209,6 +209,8 @@ def _status_text(row: dict[str, Any]) -> str:
         from lab.progress import best_text
 
         text += f"; {best_text(row['objective'], row['best'], row['best']['number'])}"
+    if row["again"] is None:
+        text += "; of another program"
     return text
 
 

@@ -269,7 +269,7 @@ def test_a_run_of_a_finished_study_says_so_and_builds_the_report(ended, capsys):
 )
 def test_status_counts_no_more_trials_done_than_were_planned(n_planned, text):
     row = {"study": "toy", "counts": {"finished": 6, "failed": 0}, "n_planned": n_planned}
-    nothing = {"targets": None, "n_unfinished": 0, "in_use": False, "best": None}
+    nothing = {"targets": None, "n_unfinished": 0, "in_use": False, "best": None, "again": "run"}
     assert study._status_text(row | nothing) == text
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import operator
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,6 +27,7 @@ GROWING = ("n_trials", "n_confirm")  # what may differ between the study file an
 BY_RESAMPLE = "by_resample"  # a trial's objective on each training set, in a study that prunes
 INTERVAL = "_interval"  # ends the name of an attribute that holds both ends of an interval
 BY_CAUSE = "variance_by_cause"
+NOT_OURS = "study {name} in the search state was not made by this lab"
 TRIED = ("finished", "diverged", "infeasible", "failed")
 
 
@@ -92,8 +94,8 @@ def open_study(
                 f"study {name} differs from the one stored under its name ({'; '.join(changes)}): "
                 "undo the change, or save the study file under another name (only n_trials and n_confirm may change)"
             )
-    elif len(stored.get_trials(deepcopy=False)) or len(stored.directions) != len(directions):
-        raise StorageError(f"study {name} in the search state was not made by this lab: use another name")
+    elif is_foreign(stored) or len(stored.directions) != len(directions):
+        raise StorageError(NOT_OURS.format(name=name) + ": use another name")
     # last of all the specification: what lacks it was cut short, and is filled in here
     wanted = {"question": study.question, "data_digest": data_digest, "training_sets": training_sets}
     wanted |= {} if asked is None else {"asked": json.dumps(dict(asked))}
@@ -174,11 +176,14 @@ def stored_study(home: Home, name: str) -> Iterator[optuna.Study]:
     Raises:
         SpecError: There is no such study.
         StudyInUse: It is running.
-        StorageError: The search state cannot be read.
+        StorageError: The search state cannot be read, or another program made the study.
     """
     with storage.coordinator_lock(home, name), _opened(home, name) as (database, _):
         with optuna_errors(home), study_lock(database, name):
-            yield optuna.load_study(storage=database, study_name=name, sampler=RandomSampler())
+            stored = optuna.load_study(storage=database, study_name=name, sampler=RandomSampler())
+            if is_foreign(stored):
+                raise StorageError(NOT_OURS.format(name=name))
+            yield stored
 
 
 @dataclass(frozen=True)
@@ -235,12 +240,37 @@ def status(home: Home, name: str | None = None) -> list[dict[str, Any]]:
         return [_status(database, home, one) for one in ([name] if name else names)]
 
 
+def is_foreign(stored: optuna.Study) -> bool:
+    """Return whether a study was made by another program in the same database; one without trials may be anybody's."""
+    return "spec" not in stored.user_attrs and len(stored.get_trials(deepcopy=False)) > 0
+
+
+def _foreign_status(stored: optuna.Study) -> dict[str, Any]:
+    """Return what is known of a study of another program: trials by Optuna's states, the best by its own directions."""
+    trials = stored.get_trials(deepcopy=False)
+    states = Counter(t.state.name.lower() for t in trials if t.state.is_finished())
+    names = stored.metric_names or [f"objective_{k}" for k in range(len(stored.directions))]
+    signs = [-1 if direction == StudyDirection.MAXIMIZE else 1 for direction in stored.directions]
+    complete = [t for t in trials if t.state == TrialState.COMPLETE]
+    trial = min(complete, key=lambda t: sum(map(operator.mul, signs, t.values)), default=None)
+    best = None
+    if trial is not None:
+        best = {"number": trial.number, "run_id": None, "params": dict(trial.params)}
+        best |= dict(zip(names, trial.values, strict=True))
+    return {
+        "study": stored.study_name, "question": None, "training_sets": None, "n_planned": None, "objective": names,
+        "counts": dict(states), "targets": None, "n_unfinished": len(trials) - states.total(), "n_spooled": 0,
+        "best": best, "runs": [], "in_use_by": None, "in_use": False, "again": None, "reasons": [],
+    }  # fmt: skip
+
+
 def _status(database: optuna.storages.RDBStorage, home: Home, name: str) -> dict[str, Any]:
     stored = optuna.load_study(storage=database, study_name=name, sampler=RandomSampler())
     trials = stored.get_trials(deepcopy=False)
+    if is_foreign(stored):
+        return _foreign_status(stored)
     spec = json.loads(stored.user_attrs.get("spec", "{}"))
-    # a study of another program in the same database has no specification
-    objective = spec.get("objective", [f"objective_{k}" for k in range(len(stored.directions))])
+    objective = spec.get("objective", "objective")  # without specification it was cut short, before its first trial
     best = best_trial(trials)
     busy = storage.in_use(home, name)
     return {

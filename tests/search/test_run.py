@@ -13,7 +13,7 @@ from lab.search import database as databases
 from lab.search import session
 from lab.search.points import qmc_point
 from lab.spec import Choice, Int, Replication
-from lab.study import _is_partial
+from lab.study import _is_partial, _status_text
 from tests.toys import SPACE, Boom, run, runs, state, stored, toy
 
 
@@ -247,6 +247,29 @@ def test_status_tells_of_a_study_of_another_program_in_the_database_too(home):
     assert (foreign["n_planned"], foreign["objective"]) == (None, ["objective_0", "objective_1"])
     assert (foreign["best"]["objective_0"], foreign["best"]["objective_1"]) == (0.5, 0.25)
     assert toys["best"]["val_risk"] == min(t.values[0] for t in stored(home))
+
+
+def test_status_counts_the_trials_of_another_program_by_their_states_and_takes_the_best_by_its_direction(home):
+    database = databases.open_database(home)
+    names = ("a study, not ours", "higher", "under way")
+    some, higher, under_way = (
+        optuna.create_study(storage=database, study_name=name, direction="maximize") for name in names
+    )
+    for study in (some, higher):
+        for value in (1.0, 3.0, 2.0):
+            study.tell(study.ask(), value)
+    some.tell(some.ask(), state=optuna.trial.TrialState.FAIL)
+    under_way.ask()
+    databases.close(database)
+    found = [_status_text(row) for row in search.status(home)]
+    assert found == [
+        "a study, not ours: 3 complete, 1 fail; best objective_0 3 (trial 1); of another program",
+        "higher: 3 complete; best objective_0 3 (trial 1); of another program",
+        "under way: no trial done, 1 under way; of another program",
+    ]
+    with pytest.raises(StorageError, match=r"higher in the search state was not made by this lab$"):
+        search.publish("higher", home=home)
+    assert not home.mlflow_db.exists()
 
 
 def test_the_best_few_are_confirmed_and_the_best_of_these_gets_the_learning_curve(home):
