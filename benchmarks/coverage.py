@@ -55,7 +55,7 @@ def _estimate(sample: Sample, loss: str, D: int, n_inits: int) -> np.ndarray:
     names = rules.names(predictions.layout)
     spread, found = Spread(predictions.layout, names), rules.terms(predictions.points(slice(None)), predictions.layout)
     spread.add(found)
-    columns = [found.point_NT.mean(axis=0), *(end for level in LEVELS for end in spread.ends(level))]
+    columns = [found.point_TN.mean(axis=1), *(end for level in LEVELS for end in spread.ends(level))]
     return np.stack(columns, axis=1)[[names.index(term) for term in TERMS[loss]]]
 
 

@@ -12,13 +12,14 @@ No R × R matrix is built for each point: with F_S(r) the sum over the replicas 
 pairs that agree at least on S have Σ⟨f, f'⟩ = Σ_r ⟨f_r, F_S(r)⟩. Without a cluster z of the axes A, those with an end
 in z go, 2 Σ_{r∈z} ⟨f_r, F_S(r)⟩ − Σ_{r∈z} ⟨f_r, F_{S∪A}(r)⟩: the pairs within z have two.
 
-Shape suffixes: D resamples, I inits, K label-noise draws, N test points, C classes, T terms, Z clusters of replicas.
+Shape suffixes: D resamples, I inits, K label-noise draws, N test points, C classes, T terms, P parts, Z clusters
+of replicas.
 """
 
 import numpy as np
 
 from lab.analysis.inputs import Points
-from lab.analysis.layout import Array, Estimates, Factors, Layout, as_last_axis, joined
+from lab.analysis.layout import Array, Estimates, Layout
 
 NO_INTERVAL: dict[str, str] = {}
 
@@ -45,42 +46,28 @@ def terms(points: Points, layout: Layout) -> Estimates:
     Where the posterior is known, risk and error are expectations over labels drawn from it.
     """
     f_DIKNC = points.probabilities_DIKNC
-    squares = np.einsum("dkinc,dkinc->dkin", f_DIKNC, f_DIKNC)
+    products = inner_products(f_DIKNC, layout)
     hits = np.einsum("dkinc,nc->dkin", f_DIKNC, points.target_NC)
-    loss = np.where(layout.used_DIK[..., None], 1 - 2 * hits + squares, 0.0)
-    noise_N = noise(points.target_NC) if points.known else np.zeros(len(points.target_NC))
+    loss = np.where(layout.used_DIK[..., None], 1 - 2 * hits + products[-1], 0.0)
     error = np.einsum("dkinc,nc->dkin", points.votes_DIKNC, 1 - points.target_NC)
-    return joined(quadratic(f_DIKNC, loss, noise_N, layout), layout.means(error))
+    parts = layout.variances(products).and_those(layout.means_of(np.stack([loss, error])))
+    estimates = Estimates.of(parts, _weights(layout))
+    if points.known:
+        estimates.point_TN[1] -= noise(points.target_NC)
+    return estimates
 
 
-def quadratic(f_DIKNC: Array, loss_DIKN: Array, noise_N: Array, layout: Layout) -> Estimates:
-    """Return risk, bias², variance and its components, for any loss of which these are ‖·‖² of vectors f.
-
-    Args:
-        f_DIKNC: Predictions, or votes; 0 where a replica is missing.
-        loss_DIKN: The loss of each replica at each point; 0 where a replica is missing.
-        noise_N: The noise of each point, 0 if it is not known.
-        layout: What replicas share.
-    """
-    products = {s: np.einsum("...c,...c->...", f_DIKNC, layout.sum_within(f_DIKNC, s)) for s in layout.needed}
-    risk = layout.means(loss_DIKN)
-    pairs = {s: layout.sum_of_clusters(products[s], ()) for s in layout.classes}
-    without = {}
-    for a in layout.clusters:
-        left = {s: pairs[s] - layout.share(products, s, a) for s in layout.classes}
-        without[a] = _solve(layout, left, layout.n_pairs[a], risk.without[a][..., 0], noise_N)
-    return Estimates(_solve(layout, pairs, layout.n_pairs[()], risk.point_NT.T, noise_N)[0], without)
+def inner_products(f_DIKNC: Array, layout: Layout) -> Array:
+    """Return ⟨f_r, F_S(r)⟩ at each point (S, D, I, K, N) for each class S of pairs; the last is ‖f_r‖²."""
+    sums = {layout.classes[-1]: f_DIKNC}
+    for s in reversed(layout.classes[:-1]):
+        finer = next(sums[t] for t in reversed(sums) if set(s) < set(t))
+        sums[s] = layout.sum_within(finer, s)
+    return np.stack([np.einsum("...c,...c->...", f_DIKNC, sums[s]) for s in layout.classes])
 
 
-def _solve(
-    layout: Layout, pairs: dict[Factors, Array], n_pairs: dict[Factors, Array], risk_ZN: Array, noise_N: Array
-) -> Array:
-    """Return the terms (Z, N, T) from sums over pairs; a term that a subset of replicas does not allow is NaN."""
-    sums = layout.exactly(pairs)
-    means = {
-        s: np.divide(sums[s], n_pairs[s], out=np.full_like(sums[s], np.nan), where=n_pairs[s] > 0)
-        for s in layout.classes
-    }
-    variance = means[layout.classes[-1]] - means[()]
-    causes = layout.causes_as_columns(layout.solve(means), variance)
-    return as_last_axis((risk_ZN, risk_ZN - noise_N - variance, variance, *causes))
+def _weights(layout: Layout) -> Array:
+    """Return how the terms are made of variance, components, risk and error; bias² then still contains the noise."""
+    variance, *others = np.eye(3 + len(layout.causes))
+    causes, risk, error = np.array(others[:-2]).reshape(-1, len(variance)), *others[-2:]
+    return np.stack([risk, risk - variance, variance, *layout.causes_of(causes), error])

@@ -14,15 +14,16 @@ and its causes are the jackknife over all factors at once (Π over factors of J 
 which takes away every term of order 1/D, 1/I and 1/(D·I): for squared error it would be the unbiased estimator.
 **Bias-corrected, approximate.** `variance_plugin` is what there was before.
 
-Shape suffixes: D resamples, I inits, K label-noise draws, N test points, C classes, T terms, Z clusters of replicas.
+Shape suffixes: D resamples, I inits, K label-noise draws, N test points, C classes, T terms, P parts, V variance and
+its causes, Z clusters of replicas.
 """
 
-from itertools import product
+from dataclasses import replace
 
 import numpy as np
 
 from lab.analysis.inputs import Points
-from lab.analysis.layout import Array, Estimates, Factors, Layout, joined
+from lab.analysis.layout import Array, Estimates, Factors, Layout, Parts
 
 NO_INTERVAL = {"variance_plugin": "it is there to be seen beside the corrected one"}
 
@@ -52,36 +53,57 @@ def terms(points: Points, layout: Layout) -> Estimates:
     log_p_DIKNC = points.log_probabilities_DIKNC
     if not np.isfinite(log_p_DIKNC).all():
         raise ValueError("a probability is 0, and its logarithm infinite: give logits, or leave that replica out")
-    risk = layout.means(-np.einsum("dkinc,nc->dkin", log_p_DIKNC, points.target_NC))
-    noise_N = noise(points.target_NC) if points.known else np.zeros(len(points.target_NC))
-    variances = _as_far_as_told(_jackknifed(log_p_DIKNC, layout), layout)
-    bias = Estimates(
-        risk.point_NT - noise_N[:, None] - variances.point_NT[:, :1],
-        {axes: risk.without[axes] - noise_N[:, None] - variances.without[axes][..., :1] for axes in risk.without},
-    )
-    plugin_N1 = _plugin(log_p_DIKNC, layout.used_DIK, layout)[:, :1]
-    # the plug-in is there to be seen beside the corrected one: no interval
-    unknown = {axes: np.full_like(values, np.nan) for axes, values in risk.without.items()}
-    return joined(risk, bias, variances, Estimates(plugin_N1, unknown))
+    risk = layout.means_of(-np.einsum("dkinc,nc->dkin", log_p_DIKNC, points.target_NC)[None])
+    variances, plugin_N = _jackknifed(log_p_DIKNC, layout)
+    estimates = Estimates.of(risk.and_those(variances), _weights(1 + len(variances.point_PN)))
+    estimates.point_TN[-1] = plugin_N
+    if points.known:
+        estimates.point_TN[1] -= noise(points.target_NC)
+    return estimates
 
 
-def _plugin(log_p_DIKNC: Array, kept_DIK: np.ndarray, layout: Layout) -> Array:
-    """Return plug-in variance and its causes (N, T) of some of the replicas; NaN if there is none."""
-    if not kept_DIK.any():
-        return np.full((log_p_DIKNC.shape[-2], 1 + len(layout.names)), np.nan)
-    weights = kept_DIK[..., None, None].astype(np.float64)
-    weighted = log_p_DIKNC * weights
+def _weights(n_parts: int) -> Array:
+    """Return how the terms are made of the risk, the variance and its causes; NaN for the plug-in."""
+    risk, *variances = np.eye(n_parts)
+    return np.stack([risk, risk - variances[0], *variances, np.full_like(risk, np.nan)])
+
+
+def _plugins(log_p_DIKNC: Array, layout: Layout) -> Array:
+    """Return plug-in variance and its causes (V, N), of all replicas and without one level of each factor.
+
+    Shape (1 + D, 1 + I, 1 + K, V, N), the first of each axis without none; an axis of a single level has no other. NaN
+    where no replica is left. A factor on which replicas agree loses a group with a level, any other a part of each sum.
+    """
+    kept = layout.used_DIK[..., None, None].astype(np.float64)
+    n_left = kept
+    for axis in range(3):
+        n_left = _left(n_left, axis)
+    n_left = np.where(n_left > 0, n_left, np.nan)[..., 0]
 
     def mean_within(factors: Factors) -> Array:
-        """Return the mean over replicas of the variance within those that agree on the factors (N,)."""
-        n = layout.sum_within(weights, factors)
-        log_z = _logsumexp(layout.sum_within(weighted, factors) / np.maximum(n, 1))
-        return -(log_z * n[..., 0]).sum(axis=(0, 1, 2)) / n.sum()
+        """Return the mean over replicas of the variance within those that agree on the factors (…, N)."""
+        sums, n = log_p_DIKNC, kept
+        for axis in range(3):
+            if axis not in factors:
+                sums, n = _left(sums, axis), _left(n, axis)
+        values = -_logsumexp(sums / np.maximum(n, 1)) * n[..., 0]
+        for axis in factors:
+            values = _left(values, axis)
+        return values / n_left
 
     total = mean_within(())
     of_centres = {s: total - mean_within(s) for s in layout.classes[1:-1]}
     parts = layout.solve({(): np.zeros_like(total), **of_centres, layout.classes[-1]: total})
-    return np.stack((total, *layout.causes_as_columns(parts, total)), axis=1)
+    causes = layout.causes_of(np.array([parts[s] for s in layout.causes]).reshape(-1, *total.shape))
+    return np.stack((total, *causes), axis=-2)
+
+
+def _left(values: Array, axis: int) -> Array:
+    """Return sums along an axis: of all of it, then without each of its places; an axis of one place is left alone."""
+    if values.shape[axis] == 1:
+        return values
+    whole = values.sum(axis=axis, keepdims=True)
+    return np.concatenate([whole, whole - values], axis=axis)
 
 
 def _logsumexp(values: Array) -> Array:
@@ -89,54 +111,35 @@ def _logsumexp(values: Array) -> Array:
     return (largest + np.log(np.exp(values - largest).sum(axis=-1, keepdims=True)))[..., 0]
 
 
-def _jackknifed(log_p_DIKNC: Array, layout: Layout) -> Estimates:
-    """Return the bias-corrected variance and causes, and without each cluster, from pseudo-values of single replicas.
+def _jackknifed(log_p_DIKNC: Array, layout: Layout) -> tuple[Parts, Array]:
+    """Return the bias-corrected variance and its causes, and the plug-in variance (N,).
 
-    A factor without a single replica left at one of its levels has that level taken out before.
+    From pseudo-values of single replicas. A factor without a single replica left at one of its levels has that level
+    taken out before. NaN for what needs pairs of replicas that there are none of: centres of one are no centres.
     """
     used, levels = layout.used_DIK, layout.levels
     box = np.ix_(*levels)
-    log_p, kept = log_p_DIKNC[box], used[box]
-    sizes = kept.shape
-    grid = np.stack([_plugin(log_p, kept & _all_but(sizes, gone), layout) for gone in product(*map(_removals, sizes))])
-    pseudo = grid.reshape(*(len(list(_removals(size))) for size in sizes), *grid.shape[1:])
+    sizes = used[box].shape
+    pseudo = _plugins(log_p_DIKNC[box], replace(layout, used_DIK=used[box]))
+    plugin_N = pseudo[0, 0, 0, 0]
     for axis, size in enumerate(sizes):
         whole, without_one = np.split(pseudo, [1], axis=axis)
         pseudo = size * whole - (size - 1) * without_one if size > 1 else whole
-    point_NT = pseudo.mean(axis=(0, 1, 2))
+    unknown = [0] if () not in layout.told else []
+    unknown += [1 + layout.names.index(cause) for s, cause in layout.causes.items() if s not in layout.told]
+    pseudo[..., unknown, :] = np.nan
+    point_VN = pseudo.mean(axis=(0, 1, 2))
     without = {}
     for axes in layout.clusters:
         mean = pseudo.mean(axis=tuple(a for a in range(3) if a not in axes), keepdims=True)
         n = np.prod([sizes[a] for a in axes])
         # pseudo-values of a plug-in vary less than those of the unbiased estimator: for s² by (n − 2)/(n − 1)
         stretch = np.prod([(sizes[a] - 1) / (sizes[a] - 2) if sizes[a] > 2 else np.nan for a in axes])
-        left = point_NT - stretch * (mean - point_NT) / (n - 1)
+        left = point_VN - stretch * (mean - point_VN) / (n - 1)
         everywhere = np.broadcast_to(
-            point_NT, (*(used.shape[a] if a in axes else 1 for a in range(3)), *point_NT.shape)
+            point_VN, (*(used.shape[a] if a in axes else 1 for a in range(3)), *point_VN.shape)
         )
         everywhere = everywhere.copy()
         everywhere[np.ix_(*(levels[a] if a in axes else [0] for a in range(3)))] = left
-        without[axes] = everywhere.reshape(-1, *point_NT.shape)
-    return Estimates(point_NT, without)
-
-
-def _as_far_as_told(variances: Estimates, layout: Layout) -> Estimates:
-    """Return the same, NaN for what needs pairs of replicas that there are none of: centres of one are no centres."""
-    unknown = [0] if () not in layout.told else []
-    unknown += [1 + layout.names.index(cause) for s, cause in layout.causes.items() if s not in layout.told]
-    for values in (variances.point_NT, *variances.without.values()):
-        values[..., unknown] = np.nan
-    return variances
-
-
-def _removals(size: int) -> range:
-    """Return which level of a factor is left out in turn: −1 for none."""
-    return range(-1, size if size > 1 else 0)
-
-
-def _all_but(sizes: tuple[int, ...], gone: tuple[int, ...]) -> np.ndarray:
-    kept = np.ones(sizes, dtype=bool)
-    for axis, level in enumerate(gone):
-        if level >= 0:
-            kept[(slice(None),) * axis + (level,)] = False
-    return kept
+        without[axes] = np.moveaxis(everywhere.reshape(-1, *point_VN.shape), 1, 0)
+    return Parts(point_VN, without), plugin_N

@@ -174,8 +174,9 @@ def decompose(
         found = [rules.terms(block.points(part), block.layout) for block in blocks]
         estimates = found[0] if rows_Q is None else partitions.averaged(layout, rows_Q, found)
         spread.add(estimates)
-        rows.append(estimates.point_NT)
-    per_example = dict(zip(names, np.concatenate(rows).T, strict=True))
+        rows.append(estimates.point_TN)
+    point_TN = np.concatenate(rows, axis=1)
+    per_example = dict(zip(names, point_TN, strict=True))
     noise = Term(None, None, None)
     noise_N = np.full(len(predictions.labels_N), np.nan)
     if predictions.posterior_NC is not None:
@@ -185,10 +186,8 @@ def decompose(
     for whole, parts in rules.identities(layout):
         _assert_sum(whole, parts, per_example)
     lo_T, hi_T = spread.ends(level or math.nan)
-    terms = {
-        name: Term(float(per_example[name].mean()), float(lo), float(hi))
-        for name, lo, hi in zip(names, lo_T, hi_T, strict=True)
-    }
+    ends = zip(names, point_TN.mean(axis=1).tolist(), lo_T.tolist(), hi_T.tolist(), strict=True)
+    terms = {name: Term(value, lo, hi) for name, value, lo, hi in ends}
     n_resamples, n_inits, n_noise_draws = map(len, layout.levels)
     return Decomposition(
         loss=loss, design=design, level=level,

@@ -22,6 +22,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,7 +31,7 @@ from scipy import stats
 from lab.analysis import brier
 from lab.analysis.inputs import Predictions, checked
 from lab.analysis.intervals import Spread
-from lab.analysis.layout import Array, Estimates, Factors, Layout, chunks
+from lab.analysis.layout import Array, Factors, Layout, chunks
 from lab.seeds import generator
 
 TABLE = [
@@ -79,8 +80,9 @@ def ensembles(
     layout = everything.layout
     rows = [(kind, m) for kind in KINDS for m in members if m <= _most(kind, layout)]
     kinds, sizes = [kind for kind, _ in rows], [m for _, m in rows]
-    risk = _linear(everything, weights(layout, kinds, sizes, "risk"), level)
-    gain = _linear(everything, weights(layout, kinds, sizes, "gain"), level, variances=True)
+    both = np.hstack([weights(layout, kinds, sizes, what) for what in ("risk", "gain")])
+    found = _linear(everything, both, level, variances=np.arange(2 * len(rows)) >= len(rows))
+    risk, gain = found.part(slice(len(rows))), found.part(slice(len(rows), None))
     if not rows or np.isnan(risk.value_Q).all():
         return pd.DataFrame(columns=TABLE)
     whole_D = np.flatnonzero(layout.used_DIK.all(axis=(1, 2)))
@@ -152,28 +154,27 @@ class _Estimated:
     def __init__(self, value_Q: Array, lo_Q: Array, hi_Q: Array) -> None:
         self.value_Q, self.lo_Q, self.hi_Q = value_Q, lo_Q, hi_Q
 
+    def part(self, which: slice) -> "_Estimated":
+        return _Estimated(self.value_Q[which], self.lo_Q[which], self.hi_Q[which])
+
     def columns(self, name: str) -> dict[str, Array]:
         return {name: self.value_Q, f"{name}_lo": self.lo_Q, f"{name}_hi": self.hi_Q}
 
 
-def _linear(predictions: Predictions, weights_TQ: Array, level: float, *, variances: bool = False) -> _Estimated:
-    """Return what is linear in the unbiased terms of the Brier score, with its intervals (skew ones for variances)."""
-    layout = predictions.layout
-    spread, total = Spread(layout, [str(q) for q in range(weights_TQ.shape[1])]), np.zeros(weights_TQ.shape[1])
+def _linear(predictions: Predictions, weights_TQ: Array, level: float, *, variances: Any = False) -> _Estimated:
+    """Return what is linear in the unbiased terms of the Brier score, with its intervals.
+
+    They are skew for `variances`: True for all of the quantities, or those (Q,).
+    """
+    layout, names = predictions.layout, [str(q) for q in range(weights_TQ.shape[1])]
+    spread, total_Q = Spread(layout, names), np.zeros(len(names))
     for part in chunks(len(predictions.labels_N), layout.used_DIK.size * max(predictions.n_classes, len(weights_TQ))):
-        found = brier.terms(predictions.points(part), layout)
-        point_NQ = _combined(found.point_NT, weights_TQ)
-        spread.add(Estimates(point_NQ, {z: _combined(values, weights_TQ) for z, values in found.without.items()}))
-        total += point_NQ.sum(axis=0)
-    ends = spread.logarithmic_ends(level) if variances else spread.symmetric_ends(level)
-    return _Estimated(total / len(predictions.labels_N), *ends)
-
-
-def _combined(values_T: Array, weights_TQ: Array) -> Array:
-    """Return values (…, T) times weights; NaN for what has a weight on one, and for nothing else."""
-    combined: Array = np.nan_to_num(values_T) @ weights_TQ
-    combined[np.isnan(values_T) @ (weights_TQ != 0)] = np.nan
-    return combined
+        found = brier.terms(predictions.points(part), layout).times(weights_TQ.T)
+        spread.add(found)
+        total_Q += found.point_TN.sum(axis=1)
+    ends = zip(spread.symmetric_ends(level), spread.logarithmic_ends(level), strict=True)
+    lo_Q, hi_Q = (np.where(variances, logarithmic_Q, symmetric_Q) for symmetric_Q, logarithmic_Q in ends)
+    return _Estimated(total_Q / len(predictions.labels_N), lo_Q, hi_Q)
 
 
 def _apart(

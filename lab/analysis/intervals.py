@@ -22,7 +22,7 @@ The interval covers the value that infinitely many replicas and test points from
 it does is measured by `python -m benchmarks.coverage`. A bootstrap over a few replicas is no alternative: its variance
 estimates are centred low by the factor 1 − 1/R.
 
-Shape suffixes: T terms, N test points, Z clusters of replicas.
+Shape suffixes: T terms, P parts that they are sums of, N test points, Z clusters of replicas, X any other axes.
 """
 
 from collections.abc import Sequence
@@ -31,9 +31,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
-from lab.analysis.layout import CAUSES, Array, Estimates, Factors, Layout, side_by_side
+from lab.analysis.layout import CAUSES, Array, Estimates, Factors, Layout, combined
 
 RESAMPLE = ("variance_resample", "kw_variance_resample")  # every variance that has components has one of these
 TEST = 3  # the axis of test points, beside those of resamples, inits and label noise
@@ -71,45 +71,48 @@ class Spread:
         self._groups = [np.array(group) for group in groups]
         self._n = 0
         self._sum_T = self._sum_sq_T = np.zeros(0)
-        self._influence: dict[Factors, Array] = {}
-        self._residual: dict[Factors, Array] = {}
-        self._residual_sq: dict[Factors, Array] = {}
+        self._weights_TP = np.zeros((0, 0))
+        self._total: dict[Factors, Array] = {}
+        self._products: dict[Factors, Array] = {}
 
     def add(self, estimates: Estimates) -> None:
         """Take in the estimates of more test points."""
-        point_NT = self._with_mean_squares(estimates.point_NT)
+        point_TN = self._with_mean_squares(estimates.point_TN)
         first = self._n == 0
         if first:
-            self._origin_T = np.nan_to_num(point_NT[0])  # sums of squares are taken about it: nothing cancels
-        self._n += len(point_NT)
-        about_NT = point_NT - self._origin_T
-        self._sum_T = about_NT.sum(axis=0) + (0 if first else self._sum_T)
-        self._sum_sq_T = (about_NT**2).sum(axis=0) + (0 if first else self._sum_sq_T)
-        for axes, without in estimates.without.items():
-            influence, residual = self._influences(axes, self._with_mean_squares(without))
-            residual_sq = (residual**2).sum(axis=(*range(len(axes)), len(axes)))
-            self._influence[axes] = influence.sum(axis=-2) + (0 if first else self._influence[axes])
-            self._residual[axes] = residual.sum(axis=-2) + (0 if first else self._residual[axes])
-            self._residual_sq[axes] = residual_sq + (0 if first else self._residual_sq[axes])
+            self._origin_T = np.nan_to_num(point_TN[:, 0])  # sums of squares are taken about it: nothing cancels
+            self._weights_TP = self._with_mean_squares(estimates.weights_TP)
+        self._n += point_TN.shape[1]
+        about_TN = point_TN - self._origin_T[:, None]
+        self._sum_T = about_TN.sum(axis=1) + (0 if first else self._sum_T)
+        self._sum_sq_T = (about_TN**2).sum(axis=1) + (0 if first else self._sum_sq_T)
+        for axes, without_PZN in estimates.without.items():
+            effects_PX = self._effects(axes, without_PZN).reshape(len(without_PZN), -1)
+            self._total[axes] = without_PZN.sum(axis=-1) + (0 if first else self._total[axes])
+            self._products[axes] = effects_PX @ effects_PX.T + (0 if first else self._products[axes])
 
-    def _with_mean_squares(self, values_T: Array) -> Array:
-        """Return values (…, T) with the mean squares of their components after them."""
+    def _with_mean_squares(self, values_TX: Array) -> Array:
+        """Return values of the terms with the mean squares of their components after them."""
         matrix = self._mean_squares
-        return side_by_side(
-            [values_T, *(np.einsum("...t,st->...s", values_T[..., group], matrix) for group in self._groups)]
-        )
+        return np.concatenate([values_TX, *(matrix @ values_TX[group] for group in self._groups)])
 
-    def _influences(self, axes: Factors, without_ZNT: Array) -> tuple[Array, Array]:
-        """Return what each cluster adds to each point, (*sizes, N, T), as it is and without lower-order effects."""
-        used_Z = self._layout.sizes(axes).ravel() > 0
-        n = int(used_Z.sum())
-        centre = without_ZNT[used_Z].mean(axis=0)
-        influence = np.where(used_Z[:, None, None], (n - 1) * (centre - without_ZNT), 0.0)
-        influence = influence.reshape(*(self._layout.used_DIK.shape[axis] for axis in axes), *without_ZNT.shape[1:])
-        for place, axis in enumerate(axes):
-            if len(self._layout.levels[axis]) < influence.shape[place]:
-                influence = influence.take(self._layout.levels[axis], axis=place)
-        return influence, _without_margins(influence, len(axes))
+    def _effects(self, axes: Factors, without_PZX: Array) -> Array:
+        """Return what each cluster does beyond its lower-order effects, (P, *sizes, X), from what is left without it.
+
+        That is up to the factor 1 − n, which makes influences of what is left.
+        """
+        used_Z = self._layout.sizes[axes].ravel() > 0
+        if not used_Z.all():  # whoever is not there has no influence
+            without_PZX = np.where(
+                used_Z[:, None], without_PZX - without_PZX[:, used_Z].mean(axis=1, keepdims=True), 0.0
+            )
+        sizes = [self._layout.used_DIK.shape[axis] for axis in axes]
+        table = without_PZX.reshape(len(without_PZX), *sizes, -1)
+        for place, axis in enumerate(axes, start=1):
+            if len(self._layout.levels[axis]) < table.shape[place]:
+                table = table.take(self._layout.levels[axis], axis=place)
+            table = table - table.mean(axis=place, keepdims=True)
+        return table
 
     def parts(self) -> dict[str, dict[str, float]]:
         """Return, for each term, the variance of its estimate by what was sampled."""
@@ -129,22 +132,25 @@ class Spread:
         spread_T = np.maximum(self._sum_sq_T - self._sum_T**2 / n, 0.0)
         if n > 1:
             squares[(TEST,)], freedoms[(TEST,)] = spread_T / (n - 1) / n, n - 1
-        for axes in self._influence:
+        for axes, total_PZ in self._total.items():
             n_clusters, freedom = self._freedom(axes)
             if freedom < 1:
                 if len(axes) == 1:  # what one factor does cannot be judged; what several do together may be left in
                     squares[axes], freedoms[axes] = np.full(n_terms, np.nan), 1
                 continue
-            table = _without_margins(self._influence[axes] / n, len(axes))
-            over = tuple(range(len(axes)))
-            squares[axes], freedoms[axes] = (table**2).sum(axis=over) / freedom / n_clusters, freedom
+            effects_PZ = self._effects(axes, total_PZ[..., None] / n).reshape(len(total_PZ), -1)
+            squares_T = (n_clusters - 1) ** 2 * (combined(self._weights_TP, effects_PZ) ** 2).sum(axis=1)
+            squares[axes], freedoms[axes] = squares_T / freedom / n_clusters, freedom
             if n > 1:
+                # the squares of a term, summed over clusters and points, are a quadratic form in the products of parts
+                of_points = combined(self._weights_TP, combined(self._weights_TP, self._products[axes]).T)
+                of_points_T = (n_clusters - 1) ** 2 * np.diag(of_points)
                 # at least 0: where all points are alike, the difference of two equal sums is left
-                rest = np.maximum(self._residual_sq[axes] - (self._residual[axes] ** 2).sum(axis=over) / n, 0.0)
+                rest = np.maximum(of_points_T - n * squares_T, 0.0)
                 both = (*axes, TEST)
                 squares[both] = rest / (freedom * (n - 1)) / (n_clusters * n)
                 freedoms[both] = freedom * (n - 1)
-        if not self._influence or not squares:
+        if not self._total or not squares:
             nothing = np.full(n_terms, np.nan)
             return Variance(nothing, nothing, {})
         total = sum((-1) ** (len(e) + 1) * square for e, square in squares.items())
@@ -157,7 +163,7 @@ class Spread:
 
     def _freedom(self, axes: Factors) -> tuple[int, float]:
         """Return the number of clusters and the degrees of freedom of what they do beyond their lower-order effects."""
-        n_used = int(np.count_nonzero(self._layout.sizes(axes)))
+        n_used = int(np.count_nonzero(self._layout.sizes[axes]))
         levels = [len(self._layout.levels[axis]) for axis in axes]
         n_holes = int(np.prod(levels)) - n_used
         return n_used, float(np.prod([level - 1 for level in levels]) - n_holes)
@@ -194,13 +200,6 @@ class Spread:
         return lo[:n_terms], hi[:n_terms]
 
 
-def _without_margins(table: Array, n_axes: int) -> Array:
-    """Return the highest-order effects of a table: its first `n_axes` axes centred, one after the other."""
-    for axis in range(n_axes):
-        table = table - table.mean(axis=axis, keepdims=True)
-    return table
-
-
 def _pure(squares: dict[Factors, Array]) -> dict[str, Array]:
     """Return what each source, and each combination of sources, adds by itself; estimates of 0 can be negative."""
     parts = {}
@@ -213,7 +212,7 @@ def _pure(squares: dict[Factors, Array]) -> dict[str, Array]:
 
 def symmetric(estimate_T: Array, variance: Variance, level: float) -> tuple[Array, Array]:
     """Return estimate ± t · standard error."""
-    half = stats.t.ppf((1 + level) / 2, variance.freedom_T) * np.sqrt(variance.total_T)
+    half = special.stdtrit(variance.freedom_T, (1 + level) / 2) * np.sqrt(variance.total_T)
     return estimate_T - half, estimate_T + half
 
 
@@ -232,6 +231,6 @@ def mean_interval(values_N: NDArray[np.float64], *, level: float) -> tuple[float
     N = len(values_N)
     if N < 2:
         return float("nan"), float("nan")
-    half = stats.t.ppf((1 + level) / 2, N - 1) * values_N.std(ddof=1) / np.sqrt(N)
+    half = special.stdtrit(N - 1, (1 + level) / 2) * values_N.std(ddof=1) / np.sqrt(N)
     mean = float(values_N.mean())
     return mean - float(half), mean + float(half)

@@ -67,9 +67,10 @@ def paired_difference(
     spread, rows = Spread(layout, names), []
     for part in chunks(len(pair[0].labels_N), layout.used_DIK.size * max(pair[0].n_classes, len(names))):
         a, b = (rules.terms(one.points(part), layout) for one in pair)
-        spread.add(Estimates(b.point_NT - a.point_NT, {z: b.without[z] - a.without[z] for z in a.without}))
-        rows.append(np.stack([a.point_NT, b.point_NT]))
-    mean_a, mean_b = np.concatenate(rows, axis=1).mean(axis=1)
+        without = {z: b.without[z] - a.without[z] for z in a.without}
+        spread.add(Estimates(b.point_TN - a.point_TN, without, a.weights_TP))
+        rows.append(np.stack([a.point_TN, b.point_TN]))
+    mean_a, mean_b = np.concatenate(rows, axis=2).mean(axis=2)
     lo, hi = spread.symmetric_ends(level)
     n_resamples, n_inits, _ = map(len, layout.levels)
     table = pd.DataFrame({"term": names, "a": mean_a, "b": mean_b, "difference": mean_b - mean_a, "lo": lo, "hi": hi})

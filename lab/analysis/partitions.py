@@ -34,27 +34,28 @@ def rows_of(partition_D: ArrayLike, layout: Layout) -> list[NDArray[np.int64]]:
 
 
 def averaged(layout: Layout, rows: Sequence[NDArray[np.int64]], estimates: Sequence[Estimates]) -> Estimates:
-    """Return the means over partitions, and what they would be without each cluster of replicas.
+    """Return the means over partitions, and what changes without each cluster of replicas.
 
     Args:
         layout: Of all replicas.
         rows: The resamples of each partition.
         estimates: The terms of each partition by itself.
     """
-    point_NT = np.mean([one.point_NT for one in estimates], axis=0)
     without = {}
     for axes in layout.clusters:
         if 0 not in axes:
             without[axes] = np.mean([one.without[axes] for one in estimates], axis=0)
             continue
-        sizes = layout.sizes(axes).reshape(layout.used_DIK.shape[0], -1)
-        left: Array = np.empty((*sizes.shape, *point_NT.shape))
+        sizes = layout.sizes[axes].reshape(layout.used_DIK.shape[0], -1)
+        n_parts, _, n_points = estimates[0].without[axes].shape
+        left: Array = np.empty((n_parts, *sizes.shape, n_points))
         for index, one in zip(rows, estimates, strict=True):
-            values = one.without[axes].reshape(len(index), -1, *point_NT.shape)
+            values = one.without[axes].reshape(n_parts, *sizes[index].shape, n_points)
             used = sizes[index] > 0
             # the influence of a cluster is its part of a mean over all clusters; √ of the number of partitions undoes
             # the gain that as many independent ones would bring
-            influence = (used.sum() - 1) * (values[used].mean(axis=0) - values) * np.sqrt(len(rows))
-            left[index] = point_NT - np.where(used[..., None, None], influence, 0.0) / ((sizes > 0).sum() - 1)
-        without[axes] = left.reshape(-1, *point_NT.shape)
-    return Estimates(point_NT, without)
+            influence = (used.sum() - 1) * (values[:, used].mean(axis=1)[:, None, None] - values) * np.sqrt(len(rows))
+            left[:, index] = np.where(used[..., None], influence, 0.0) / (1 - (sizes > 0).sum())
+        without[axes] = left.reshape(n_parts, -1, n_points)
+    point_TN = np.mean([one.point_TN for one in estimates], axis=0)
+    return Estimates(point_TN, without, estimates[0].weights_TP)

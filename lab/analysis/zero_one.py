@@ -15,18 +15,19 @@ and below `ENOUGH` replicas not to be trusted. They have no intervals: what leav
 how far off a mode is. The small network of benchmarks/learners.py, right in a quarter of cases, has B = .62 by 16 × 4
 replicas, .44 by 16 × 16 and .34 by 40 × 40 (n = 1 draw); jackknife intervals contained the truth in none of 20 draws.
 
-Shape suffixes: D resamples, I inits, K label-noise draws, N test points, C classes, T terms, Z clusters of replicas.
+Shape suffixes: D resamples, I inits, K label-noise draws, N test points, C classes, T terms, P parts.
 """
 
 import numpy as np
 
 from lab.analysis import brier
 from lab.analysis.inputs import Points
-from lab.analysis.layout import Array, Estimates, Layout, joined
+from lab.analysis.layout import Array, Estimates, Layout
 
 ENOUGH = 10
 _MODES = ("bias", "variance", "variance_unbiased", "variance_biased", "systematic_effect", "variance_effect")
-
+_MODES_AT = slice(1, 1 + len(_MODES))  # of the terms: after the risk
+_NOISE = 1 + len(_MODES)
 
 NO_INTERVAL = dict.fromkeys(_MODES, "it rests on a mode, whose error replicas do not show")
 
@@ -55,12 +56,33 @@ def noise(posterior_NC: Array) -> Array:
 def terms(points: Points, layout: Layout) -> Estimates:
     """Return the terms by `names`; risk and effects are expectations over labels where the posterior is known."""
     votes_DIKNC = points.votes_DIKNC
+    products = brier.inner_products(votes_DIKNC, layout)
     loss = np.einsum("dkinc,nc->dkin", votes_DIKNC, 1 - points.target_NC)
-    return joined(
-        layout.means(loss),
-        _by_mode(votes_DIKNC, points.target_NC, layout),
-        _kohavi_wolpert(votes_DIKNC, loss, points, layout),
-    )
+    # a tie is a draw of lots, whose variance belongs to the single replica
+    ties = np.where(layout.used_DIK[..., None], 0.5 * (1 - products[-1]), 0.0)
+    parts = layout.variances(products).and_those(layout.means_of(np.stack([loss, ties])))
+    weights_TP = _weights(layout)
+    if points.known:
+        weights_TP[_NOISE] = 0.0  # it is the same without any replica
+    estimates = Estimates.of(parts, weights_TP)
+    estimates.point_TN[_MODES_AT] = _by_mode(votes_DIKNC, points.target_NC, layout)
+    if points.known:
+        noise_N = brier.noise(points.target_NC) / 2
+        estimates.point_TN[_NOISE] = noise_N
+        estimates.point_TN[_NOISE + 1] -= noise_N
+    return estimates
+
+
+def _weights(layout: Layout) -> Array:
+    """Return how the terms are made of variance of votes, components, risk and ties; NaN for what is not."""
+    variance, *others = np.eye(3 + len(layout.causes))
+    causes, risk, ties = np.array(others[:-2]).reshape(-1, len(variance)) / 2, *others[-2:]
+    if layout.causes:
+        causes[list(layout.causes).index(layout.classes[-1])] += ties
+    kw_variance = variance / 2 + ties
+    unknown = np.full_like(risk, np.nan)
+    rows = [risk, *[unknown] * len(_MODES), unknown, risk - kw_variance, kw_variance, *layout.causes_of(causes)]
+    return np.stack(rows)
 
 
 def _split_evenly(values: Array) -> Array:
@@ -69,7 +91,8 @@ def _split_evenly(values: Array) -> Array:
     return top / top.sum(axis=-1, keepdims=True)
 
 
-def _by_mode(votes_DIKNC: Array, target_NC: Array, layout: Layout) -> Estimates:
+def _by_mode(votes_DIKNC: Array, target_NC: Array, layout: Layout) -> Array:
+    """Return the terms `_MODES` (6, N)."""
     best_NC = _split_evenly(target_NC)
     share_NC = votes_DIKNC.sum(axis=(0, 1, 2)) / layout.n_replicas
     main_NC = _split_evenly(share_NC)
@@ -80,29 +103,4 @@ def _by_mode(votes_DIKNC: Array, target_NC: Array, layout: Layout) -> Estimates:
     assert np.allclose(bias + unbiased - biased, loss, rtol=0, atol=1e-10)
     systematic = (target_NC * (best_NC - main_NC)).sum(axis=-1)
     effect = (target_NC * (main_NC - share_NC)).sum(axis=-1)
-    point_NT = np.stack((bias, unbiased - biased, unbiased, biased, systematic, effect), axis=-1)
-    unknown = {axes: np.full((layout.sizes(axes).size, *point_NT.shape), np.nan) for axes in layout.clusters}
-    return Estimates(point_NT, unknown)
-
-
-def _kohavi_wolpert(votes_DIKNC: Array, loss_DIKN: Array, points: Points, layout: Layout) -> Estimates:
-    target_NC, used_DIK1 = points.target_NC, layout.used_DIK[..., None]
-    noise_N = brier.noise(target_NC) / 2 if points.known else np.zeros(len(target_NC))
-    halves = brier.quadratic(votes_DIKNC, 2 * loss_DIKN, 2 * noise_N, layout)
-    # a tie is a draw of lots, whose variance belongs to the single replica
-    split = 0.5 * (1 - np.einsum("dkinc,dkinc->dkin", votes_DIKNC, votes_DIKNC))
-    ties = layout.means(np.where(used_DIK1, split, 0.0))
-    columns = 2 + len(layout.names)
-    shares = np.zeros(columns)
-    shares[:2] = -1, 1
-    if layout.causes:
-        shares[2 + layout.names.index(layout.causes[layout.classes[-1]])] = 1
-
-    def corrected(quadratic: Array, tie: Array) -> Array:
-        column = np.broadcast_to(noise_N[:, None] if points.known else np.nan, tie.shape)
-        return np.concatenate([column, quadratic[..., 1:] / 2 + tie * shares], axis=-1)
-
-    return Estimates(
-        corrected(halves.point_NT, ties.point_NT),
-        {axes: corrected(halves.without[axes], ties.without[axes]) for axes in halves.without},
-    )
+    return np.stack((bias, unbiased - biased, unbiased, biased, systematic, effect))
