@@ -158,7 +158,8 @@ class Pack:
 
     def finite_R(self) -> Tensor:
         """Return which replicas have finite weights, shape (R,)."""
-        least_R, largest_R = torch.aminmax(self.theta_RP, dim=1)  # NaN if any is; no second copy of the weights
+        # NaN if any is; no second copy of the weights. torch.aminmax along an axis takes 20 times as long on the CPU
+        least_R, largest_R = self.theta_RP.amin(dim=1), self.theta_RP.amax(dim=1)
         return torch.isfinite(least_R) & torch.isfinite(largest_R)
 
     def take(self, rows_S: Tensor) -> "Pack":
