@@ -78,7 +78,7 @@ def ensemble_risks(task: "Task", dataset: "Dataset", trained: Trained) -> dict[s
     p = trained.probabilities_DINC
     p = np.where(trained.snapshots[-1].diverged_R.reshape(*p.shape[:-2], 1, 1), np.nan, p)
     table = ensembles(p, dataset.test.labels, dataset.test.posterior, seed=task.spec["seed"], level=LEVEL,
-                      members=N_MEMBERS)  # fmt: skip
+                      members=N_MEMBERS, errors=False)  # fmt: skip
     return {
         f"ensemble_{row['ensemble']}_{row['n_members']}_{column}": row[column]
         for row in table.groupby("ensemble").tail(1).to_dict("records")

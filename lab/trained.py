@@ -6,6 +6,7 @@ Legend: D resamples, I initialisations, R = D·I replicas (replica r = d·I + i)
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,7 +51,7 @@ class Trained:
     timed: Mapping[str, float] = field(default_factory=dict)  # of a variant, see lab.timing
     start: Mapping[str, Any] = field(default_factory=dict)  # the digest of the weights that it began with, their number
 
-    @property
+    @cached_property
     def probabilities_DINC(self) -> np.ndarray:
         """Final predictions on the test set."""
         return np.exp(self.log_probabilities_DINC)

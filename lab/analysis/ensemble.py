@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from lab.analysis import brier
 from lab.analysis.inputs import Predictions, checked
@@ -41,6 +41,7 @@ TABLE = [
 ]  # fmt: skip
 KINDS: dict[str, Factors] = {"same_data": (0, 2), "one_seed": (1,), "fresh_data": ()}  # axes that the members share
 MEMBERS = (1, 2, 3, 4, 6, 8, 12, 16)
+NO_ERROR: dict[str, float] = {"error": math.nan, "error_lo": math.nan, "error_hi": math.nan, "n_ensembles": 0}
 MOST_DRAWS = 24  # ensembles of one size whose error is averaged over
 
 Cells = tuple[tuple[int, int, int], ...]  # (resample, init, draw of the label noise) of each member
@@ -54,6 +55,7 @@ def ensembles(
     seed: int = 0,
     level: float = 0.95,
     members: tuple[int, ...] = MEMBERS,
+    errors: bool = True,
 ) -> pd.DataFrame:
     """Return the risk of ensembles by kind and size, one row each, as far as the replicas can form them.
 
@@ -69,6 +71,7 @@ def ensembles(
         seed: Of the drawn ensembles.
         level: Of the intervals.
         members: Sizes.
+        errors: Whether errors are wanted, for which ensembles have to be drawn; else they are NaN.
 
     Returns:
         Columns `TABLE`; empty where the replicas cannot tell the variance.
@@ -86,13 +89,20 @@ def ensembles(
     if not rows or np.isnan(risk.value_Q).all():
         return pd.DataFrame(columns=TABLE)
     whole_D = np.flatnonzero(layout.used_DIK.all(axis=(1, 2)))
-    table = pd.DataFrame({"ensemble": kinds, "n_members": sizes} | risk.columns("risk") | gain.columns("gain"))
-    table["risk_predicted"], measured = _apart(everything, whole_D, kinds, sizes, level)
-    table = table.assign(**measured.columns("risk_measured"))
-    target_NC = everything.points(slice(None)).target_NC
-    errors = [_error(everything.values_DIKNC[whole_D], target_NC, kind, m, seed, level) for kind, m in rows]
-    counts = {"n_resamples": len(layout.levels[0]), "n_inits": len(layout.levels[1]), "n_held_back": len(whole_D) // 2}
-    return table.join(pd.DataFrame(errors)).assign(**counts)[TABLE][table["risk"].notna()].reset_index(drop=True)
+    predicted_Q, measured = _apart(everything, whole_D, kinds, sizes, level)
+    if errors:
+        target_NC = everything.points(slice(None)).target_NC
+        drawn = [_error(everything.values_DIKNC[whole_D], target_NC, kind, m, seed, level) for kind, m in rows]
+    else:
+        drawn = [NO_ERROR] * len(rows)
+    table = pd.DataFrame(
+        {"ensemble": kinds, "n_members": sizes, "risk_predicted": predicted_Q}
+        | risk.columns("risk") | gain.columns("gain") | measured.columns("risk_measured")
+        | {name: [one[name] for one in drawn] for name in NO_ERROR}
+        | {"n_resamples": len(layout.levels[0]), "n_inits": len(layout.levels[1]), "n_held_back": len(whole_D) // 2},
+        columns=TABLE,
+    )  # fmt: skip
+    return table[table["risk"].notna()].reset_index(drop=True)
 
 
 def averaged_seeds(
@@ -200,7 +210,7 @@ def _error(
     rng = generator(seed, "analysis", list(KINDS).index(kind), n_members)
     drawn = list(_draw(kind, n_members, p_DIKNC.shape[:3], rng))
     if not drawn:
-        return {"error": math.nan, "error_lo": math.nan, "error_hi": math.nan, "n_ensembles": 0}
+        return NO_ERROR
     every_N, errors_SN = np.arange(len(target_NC)), np.empty((len(drawn), len(target_NC)))
     for s, cells in enumerate(drawn):
         mean_NC = np.mean([p_DIKNC[cell] for cell in cells], axis=0, dtype=np.float64)
@@ -239,4 +249,4 @@ def _half_width(values_SN: Array, drawn: list[Cells], sizes: tuple[int, ...], le
         if len(left_L) < size or size < 3:
             return math.nan
         variance += (size - 1) / size * float(((left_L - np.mean(left_L)) ** 2).sum())
-    return float(stats.t.ppf((1 + level) / 2, freedom)) * math.sqrt(variance)
+    return float(special.stdtrit(freedom, (1 + level) / 2)) * math.sqrt(variance)
