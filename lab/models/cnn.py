@@ -4,7 +4,6 @@ from torch import Tensor
 
 from lab.knobs import TrialConfig
 from lab.models.layers import (
-    ACTIVATIONS,
     MONOTONE,
     Dropout,
     Network,
@@ -13,6 +12,7 @@ from lab.models.layers import (
     pool,
     pooled,
 )
+from lab.models.layout import replica_by_replica, side_by_side
 
 KERNEL = 3
 
@@ -55,18 +55,19 @@ class CNN(Network):
 
     def block(self, k: int, x: Tensor, weights: Tensors, buffers: Tensors, dropout: Dropout | None) -> Tensor:
         """Return what block k makes of x (R, B, C, H, W)."""
-        activation, names = ACTIVATIONS[self.config.activation], self.blocks[k]
+        names, R, x = self.blocks[k], len(x), side_by_side(x)
         for place, (convolution_name, norm_name) in enumerate(names):
             shortcut = x
             x = convolution(x, weights[f"{convolution_name}.weight"], weights[f"{convolution_name}.bias"])
             x = self.norm(norm_name, x, weights, buffers, dropout is not None)
             if self.pools_first and place == len(names) - 1:
                 x = pool(self.config.pooling, x)
-            x = activation(x)
+            x = self.activate(x)
             if self.residual and x.shape == shortcut.shape:
                 x = x + shortcut
         if not self.pools_first:
             x = pool(self.config.pooling, x)
+        x = replica_by_replica(x, R)
         return x if dropout is None else dropout(k, x)
 
     def flat(self, x: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 from lab.knobs import TrialConfig
 from lab.models import ways
 from lab.models.initialization import Array, initial_values
-from lab.models.layout import channels_last, folded, in_whole_vectors, unfolded
+from lab.models.layout import channels_last, folded, in_whole_vectors, on_folded, unfolded
 from lab.models.normalization import BATCH_NORM_MOMENTUM, batch_norm, group_norm, n_groups
 
 # tanh needs no whole vectors: in none of 536 pairs of trainings (widths 1 to 40, batches of 1 to 13, packs of 3 to 15,
@@ -37,6 +37,7 @@ SLOPES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "relu": functools.partial(torch.ops.aten.threshold_backward.default, threshold=0),
     "tanh": torch.ops.aten.tanh_backward.default,
 }
+IN_PLACE = {"relu": torch.relu_}  # what can be written over what goes in: its gradient needs what comes out alone
 MONOTONE = frozenset(ACTIVATIONS) - {"gelu"}  # those of which the largest of some values is that of the largest
 
 # (layer index, activations (R, B, …), rate if it is not that of the knob) → activations, see lab.training.dropout
@@ -219,15 +220,20 @@ class Network(ABC):
                 self.buffers[statistic] = (n_channels,)
                 self._block_of[statistic] = self.n_blocks - 1
 
+    def activate(self, x: Tensor) -> Tensor:
+        """Return the activations of x, which nothing else needs: in its place where x is folded, and so is no view."""
+        name = self.config.activation
+        return (IN_PLACE.get(name, ACTIVATIONS[name]) if x.dim() == 4 else ACTIVATIONS[name])(x)
+
     def norm(self, name: str, x_RBC: Tensor, weights: Tensors, buffers: Tensors, training: bool) -> Tensor:
-        """Normalise activations (R, B, C) or (R, B, C, H, W) as `config.norm` says, each replica by itself."""
+        """Normalise activations, as `batch_norm` takes them, as `config.norm` says, each replica by itself."""
         kind = self.config.norm
         if kind == "none":
             return x_RBC
         scale, shift = weights[f"{name}.scale"], weights[f"{name}.shift"]
         if kind == "batch":
             return batch_norm(x_RBC, scale, shift, buffers[f"{name}.mean"], buffers[f"{name}.var"], training)
-        return group_norm(x_RBC, scale, shift, 1 if kind == "layer" else n_groups(x_RBC.shape[2]))
+        return group_norm(x_RBC, scale, shift, 1 if kind == "layer" else n_groups(scale.shape[1]))
 
 
 def linear(x_RBF: Tensor, weight_RFG: Tensor, bias_RG: Tensor) -> Tensor:
@@ -318,8 +324,10 @@ class _PlacedLinear(torch.autograd.Function):
         )
 
 
-def convolution(x_RBCHW: Tensor, weight_RDCKK: Tensor, bias_RD: Tensor | None, *, stride: int = 1) -> Tensor:
+def convolution(x: Tensor, weight_RDCKK: Tensor, bias_RD: Tensor | None, *, stride: int = 1) -> Tensor:
     """Return the R same-padded convolutions (R, B, D, H / stride, W / stride) of x (R, B, C, H, W), sizes rounded up.
+
+    Of folded maps (B, R·C, H, W) it is (B, R·D, …).
 
     On the CPU one grouped convolution for all replicas (how many should share one: benchmarks/strategy.py), on a GPU in
     the way that is fastest there (lab.models.ways).
@@ -328,9 +336,10 @@ def convolution(x_RBCHW: Tensor, weight_RDCKK: Tensor, bias_RD: Tensor | None, *
     """
     if stride > 1 and weight_RDCKK.shape[-1] == 1:
         # by pooling of single pixels: the gradient of a slice loses the layout
-        x_RBCHW, stride = unfolded(F.avg_pool2d(folded(x_RBCHW), 1, stride), len(x_RBCHW)), 1
-    way = ways.fastest(x_RBCHW, weight_RDCKK, stride) if x_RBCHW.device.type == "cuda" else ways.grouped
-    return way(x_RBCHW, weight_RDCKK, bias_RD, stride)
+        x, stride = on_folded(lambda x_BE: F.avg_pool2d(x_BE, 1, stride), x), 1
+    if x.device.type == "cuda":
+        return ways.fastest(x, weight_RDCKK, stride)(x, weight_RDCKK, bias_RD, stride)
+    return ways.grouped(x, weight_RDCKK, bias_RD, stride)
 
 
 def halved(size: int) -> int:
@@ -341,11 +350,12 @@ def halved(size: int) -> int:
 POOLINGS: dict[str, Callable[[Tensor, int], Tensor]] = {"max": F.max_pool2d, "average": F.avg_pool2d}
 
 
-def pool(kind: str, x_RBCHW: Tensor) -> Tensor:
-    """Halve height and width (rounding down) by 2 × 2 pooling; a map less than 2 pixels wide stays as it is."""
-    if min(x_RBCHW.shape[-2:]) < 2:
-        return x_RBCHW
-    return unfolded(POOLINGS[kind](folded(x_RBCHW), 2), len(x_RBCHW))
+def pool(kind: str, x: Tensor) -> Tensor:
+    """Halve height and width (rounding down) by 2 × 2 pooling; a map less than 2 pixels wide stays as it is.
+
+    x is (R, B, C, H, W) or folded.
+    """
+    return x if min(x.shape[-2:]) < 2 else on_folded(lambda x_BE: POOLINGS[kind](x_BE, 2), x)
 
 
 def pooled(size: int) -> int:

@@ -37,9 +37,27 @@ def folded(x_RBCHW: Tensor) -> Tensor:
     return x_RBCHW.transpose(0, 1).reshape(B, R * C, H, W)
 
 
+def side_by_side(x_RBCHW: Tensor) -> Tensor:
+    """Return maps as a block computes them: folded on the CPU, where that is a view, so that its layers need no views.
+
+    Elsewhere as they are: there a convolution may be computed replica by replica (lab.models.ways).
+    """
+    return folded(x_RBCHW) if x_RBCHW.device.type == "cpu" else x_RBCHW
+
+
+def replica_by_replica(x: Tensor, n_replicas: int) -> Tensor:
+    """Return maps that may be folded as (R, B, C, H, W)."""
+    return unfolded(x, n_replicas) if x.dim() == 4 else x
+
+
 def unfolded(y_BE: Tensor, n_replicas: int) -> Tensor:
     """Return (B, R·C, …) as (R, B, C, …)."""
     return y_BE.unflatten(1, (n_replicas, -1)).transpose(0, 1)
+
+
+def on_folded(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Return what a function makes of folded maps: of maps (R, B, C, H, W) in this shape, of folded ones folded."""
+    return function(x) if x.dim() == 4 else unfolded(function(folded(x)), len(x))
 
 
 def in_whole_vectors(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

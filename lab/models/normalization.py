@@ -36,19 +36,22 @@ def batch_norm(
 ) -> Tensor:
     """Batch normalisation of R networks (Ioffe & Szegedy 2015), each with its own statistics: a channel is a channel.
 
-    x is (R, B, C) or (R, B, C, H, W). In training the running statistics are updated in place (variance unbiased). A
-    batch of a single value a channel, for which torch raises an error, gives the shift.
+    x is (R, B, C), (R, B, C, H, W) or folded, (B, R·C, H, W). In training the running statistics are updated in place
+    (variance unbiased). A batch of a single value a channel, for which torch raises an error, gives the shift.
     """
-    R, _, C = x.shape[:3]
+    R, C = scale_RC.shape
     if training and x.numel() == R * C:
+        if x.dim() == 4:
+            return folded(batch_norm(unfolded(x, R), scale_RC, shift_RC, mean_RC, var_RC, training))
         with torch.no_grad():
             mean_RC.lerp_(x.view(R, C), BATCH_NORM_MOMENTUM)
             var_RC.mul_(1 - BATCH_NORM_MOMENTUM)
         scale, shift = (values_RC.view(R, 1, C, *([1] * (x.dim() - 3))) for values_RC in (scale_RC, shift_RC))
         return (x - x) * scale + shift
     has_places = R > 1 and x.device.type == "cpu"
+    n_images = x.shape[0 if x.dim() == 4 else 1]
     # strides of maps are channels last without doubt unless a size is 1
-    if training and has_places and (x.dim() == 3 or R * C % VECTOR or 1 in (x.shape[1], *x.shape[3:])):
+    if training and has_places and (x.dim() == 3 or R * C % VECTOR or 1 in (n_images, *x.shape[-2:])):
         y: Tensor = _Placeless.apply(x, scale_RC, shift_RC, mean_RC, var_RC)
         return y
     if x.dim() == 3 and x.device.type == "cpu" and not training:
@@ -58,12 +61,19 @@ def batch_norm(
         _side_by_side(x), scale_RC.reshape(-1), shift_RC.reshape(-1), mean_RC.view(-1), var_RC.view(-1), training,
         BATCH_NORM_MOMENTUM, EPSILON, False,
     )  # fmt: skip
-    return unfolded(y_BE, R)
+    return _as_given(y_BE, x, R)
 
 
 def _side_by_side(x: Tensor) -> Tensor:
-    """Return (R, B, C) as (B, R·C), (R, B, C, H, W) as (B, R·C, H, W)."""
+    """Return (R, B, C) as (B, R·C), (R, B, C, H, W) as (B, R·C, H, W), and the latter as it is."""
+    if x.dim() == 4:
+        return x
     return x.transpose(0, 1).flatten(1) if x.dim() == 3 else folded(x)
+
+
+def _as_given(y_BE: Tensor, x: Tensor, n_replicas: int) -> Tensor:
+    """Return what has been computed of `_side_by_side(x)` with the dimensions that x has."""
+    return y_BE if x.dim() == 4 else unfolded(y_BE, n_replicas)
 
 
 def _dense(x: Tensor) -> Tensor:
@@ -89,7 +99,7 @@ class _Placeless(torch.autograd.Function):
         )
         ctx.save_for_backward(x_BE, scale_E, batch_mean_E, batch_scale_E)
         ctx.shape = scale_RC.shape
-        return unfolded(y_BE, len(scale_RC))
+        return _as_given(y_BE, x, len(scale_RC))
 
     @staticmethod
     @once_differentiable
@@ -108,16 +118,19 @@ class _Placeless(torch.autograd.Function):
 
             of_x_BE = (x_BE - channel(mean_E)).mul_(channel(inverse_std_E * of_scale_E / -n))
             of_x_BE.add_(gradient_BE).sub_(channel(of_shift_E / n)).mul_(channel(scale_E * inverse_std_E))
+        of_x = _as_given(of_x_BE, gradient, R)
         # rows of units are sums of the bias before, whose gradient is a sum over them
-        of_x = unfolded(of_x_BE, R) if x_BE.dim() == 4 else unfolded(of_x_BE, R).contiguous()
-        return of_x, of_scale_E.view(R, C), of_shift_E.view(R, C), None, None
+        return of_x.contiguous() if of_x.dim() == 3 else of_x, of_scale_E.view(R, C), of_shift_E.view(R, C), None, None
 
 
 def group_norm(x: Tensor, scale_RC: Tensor, shift_RC: Tensor, groups: int) -> Tensor:
-    """Group normalisation of R networks (Wu & He 2018); one group is layer normalisation over channels and pixels."""
-    R = len(x)
+    """Group normalisation of R networks (Wu & He 2018); one group is layer normalisation over channels and pixels.
+
+    x is as `batch_norm` takes it.
+    """
+    R = len(scale_RC)
     if x.dim() == 3 and x.device.type == "cpu":
         normal_RBC = torch.group_norm(x.flatten(0, 1), groups, None, None, EPSILON, False).view(x.shape)
         return torch.addcmul(shift_RC.unsqueeze(1), normal_RBC, scale_RC.unsqueeze(1))
     scale, shift = scale_RC.reshape(-1), shift_RC.reshape(-1)
-    return unfolded(torch.group_norm(_side_by_side(x), R * groups, scale, shift, EPSILON, False), R)
+    return _as_given(torch.group_norm(_side_by_side(x), R * groups, scale, shift, EPSILON, False), x, R)

@@ -7,7 +7,8 @@ before the first block.
 from torch import Tensor
 
 from lab.knobs import TrialConfig
-from lab.models.layers import ACTIVATIONS, Dropout, Network, Tensors, convolution, halved, pixel_mean
+from lab.models.layers import Dropout, Network, Tensors, convolution, halved, pixel_mean
+from lab.models.layout import replica_by_replica, side_by_side
 
 N_STAGES = 4
 KERNEL = 3
@@ -64,21 +65,23 @@ class ResNet(Network):
 
     def block(self, k: int, x: Tensor, weights: Tensors, buffers: Tensors, dropout: Dropout | None) -> Tensor:
         """Return what the stem (k = 0) or residual block k − 1 makes of x (R, B, C, H, W)."""
-        activation = ACTIVATIONS[self.config.activation]
+        R, x = len(x), side_by_side(x)
 
         def normed(name: str, x: Tensor, stride: int = 1) -> Tensor:
             x = convolution(x, weights[f"{name}.weight"], weights.get(f"{name}.bias"), stride=stride)
             return self.norm(f"{name}.norm", x, weights, buffers, dropout is not None)
 
         if k == 0:
-            return activation(normed("stem", x))
+            return replica_by_replica(self.activate(normed("stem", x)), R)
         name, stride, projected = self.blocks[k - 1]
         shortcut = normed(f"{name}.shortcut", x, stride) if projected else x
-        x = activation(normed(f"{name}.first", x, stride))
+        x = self.activate(normed(f"{name}.first", x, stride))
         if dropout is not None:
-            x = dropout(k - 1, x)
+            x = side_by_side(dropout(k - 1, replica_by_replica(x, R)))
         x = normed(f"{name}.second", x)
-        return activation(x + shortcut) if self.residual else activation(x)
+        if self.residual:
+            x = x.add_(shortcut) if x.dim() == 4 else x + shortcut  # in place where x is no view
+        return replica_by_replica(self.activate(x), R)
 
     def flat(self, x: Tensor) -> Tensor:
         """Return the means of maps x (R, B, C, H, W) over their pixels."""

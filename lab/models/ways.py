@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lab.models.layout import folded, unfolded
+from lab.models.layout import on_folded
 
 # (x, weight, bias (R, D) or None, stride) → (R, B, D, H / stride, W / stride), sizes rounded up
 Way = Callable[[Tensor, Tensor, Tensor | None, int], Tensor]
@@ -28,12 +28,11 @@ MARGIN = 0.8  # of the time of one grouped convolution, which another way has to
 _chosen: dict[tuple[Any, ...], Way] = {}
 
 
-def grouped(x_RBCHW: Tensor, weight_RDCKK: Tensor, bias_RD: Tensor | None, stride: int) -> Tensor:
-    """Return the same-padded convolutions as one of R groups."""
+def grouped(x: Tensor, weight_RDCKK: Tensor, bias_RD: Tensor | None, stride: int) -> Tensor:
+    """Return the same-padded convolutions as one of R groups; of folded maps folded."""
     R, D, C, K, _ = weight_RDCKK.shape
-    bias = None if bias_RD is None else bias_RD.reshape(R * D)
-    y = F.conv2d(folded(x_RBCHW), weight_RDCKK.reshape(R * D, C, K, K), bias, stride=stride, padding=K // 2, groups=R)
-    return unfolded(y, R)
+    weight, bias = weight_RDCKK.reshape(R * D, C, K, K), None if bias_RD is None else bias_RD.reshape(R * D)
+    return on_folded(lambda x_BE: F.conv2d(x_BE, weight, bias, stride=stride, padding=K // 2, groups=R), x)
 
 
 def by_products(x_RBCHW: Tensor, weight_RDCKK: Tensor, bias_RD: Tensor | None, stride: int) -> Tensor:
