@@ -39,8 +39,7 @@ def _focal(log_p_RCB: Tensor, p_RCB: Tensor, share_RCB: Tensor, gamma_R11: Tenso
     """ℓ_c = −(1 − p_c)^γ log p_c (Lin et al. 2017): what is right already counts less."""
     # at 1 − p = 0 the derivative of a power below 1 is infinite
     miss_RCB = -torch.expm1(log_p_RCB).clamp_max(-torch.finfo(p_RCB.dtype).eps)
-    power_RCB = torch.exp((gamma_R11 - 1) * torch.log(miss_RCB))  # torch's power rounds otherwise beside whole vectors
-    return share_RCB * power_RCB * (gamma_R11 * p_RCB * log_p_RCB - miss_RCB)
+    return share_RCB * miss_RCB ** (gamma_R11 - 1) * (gamma_R11 * p_RCB * log_p_RCB - miss_RCB)
 
 
 # (log p, p, w q / Σ w q, γ) → the derivative of Σ_c w_c q_c ℓ_c / Σ w q with respect to log p
