@@ -83,7 +83,7 @@ class MLP(Network):
             if kept:
                 a, factor = kept.pop()
                 gradient = product(gradient, weights[f"{layer}.weight"].mT)
-                gradient = slope(gradient if factor is None else gradient * factor, a)
+                gradient = slope(gradient if factor is None else gradient.mul_(factor), a)
 
     def flat(self, x: Tensor) -> Tensor:
         """Return x (R, B, F)."""

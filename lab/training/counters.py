@@ -2,7 +2,7 @@
 
 The same numbers come out whatever other replicas share the pack, on every device, and after any interruption.
 
-Shape suffixes: U streams, K steps of an epoch.
+Shape suffixes: U streams, K steps of an epoch, S some of them.
 """
 
 import math
@@ -40,23 +40,33 @@ class Keys:
 
     def at(self, moment: Moment, purpose: int) -> tuple[Tensor, Tensor]:
         """Return the two halves of the key of each stream for a purpose (below 2¹⁶), each (U, 1) int32."""
+        first_U1, second_U1 = moment.of(self._at_every_step(purpose)).split(1, dim=1)
+        return first_U1, second_U1
+
+    def of_steps(self, k: int, n_steps: int, purpose: int) -> tuple[Tensor, Tensor]:
+        """Return the same of so many steps of the epoch from the k-th on, or of those that are left, each (S, U, 1)."""
+        first_SU1, second_SU1 = self._at_every_step(purpose)[k : k + n_steps].split(1, dim=2)
+        return first_SU1, second_SU1
+
+    def _at_every_step(self, purpose: int) -> Tensor:
         if purpose not in self._tables:
             self._tables[purpose] = stored(None, self._table(purpose), self._device)
-        first_U1, second_U1 = moment.of(self._tables[purpose]).split(1, dim=1)
-        return first_U1, second_U1
+        return self._tables[purpose]
 
 
 def hashed(counters: Tensor, keys: tuple[Tensor, Tensor]) -> Tensor:
-    """Return 32 random bits for each stream and counter, shape (U, n) int32; counters (n,), or (U, n) of each stream.
+    """Return 32 random bits for each stream and counter, shape (…, U, n) int32, given keys (…, U, 1).
+
+    The counters are (n,), or (U, n) of each stream.
 
     The mixing constants are those of lowbias32 (C. Wellons, "Prospecting for hash functions", 2018); the second half
     of the key enters between its rounds.
     """
-    first_U1, second_U1 = keys
-    h = counters ^ first_U1
+    first, second = keys
+    h = counters ^ first
     h ^= (h >> 16) & 0xFFFF  # torch shifts in the sign: the mask makes the shift a logical one
     h *= _M1
-    h += second_U1
+    h += second
     h ^= (h >> 15) & 0x1FFFF
     h *= _M2
     h ^= (h >> 16) & 0xFFFF

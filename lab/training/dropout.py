@@ -13,6 +13,7 @@ from lab.training.counters import Keys, hashed
 from lab.training.moment import Moment
 
 LEVELS = 65536  # of a rate: a unit is dropped if its 16 random bits are below rate × LEVELS
+AHEAD = 2**16  # values of factors that are worked out at once
 CHANNELS = 2**15  # the masks of whole channels have purposes from here on, those of units the ones below
 
 
@@ -49,6 +50,7 @@ class Masks:
         self._index_R = torch.tensor([distinct.index(kind) for kind in kinds], device=device)
         self._device = device
         self._counters: dict[int, Tensor] = {}
+        self._ahead: dict[tuple[int, int | None], tuple[int, Tensor]] = {}  # see `factors`: first step, (S, U, n)
 
     def keep(self, rows_S: Tensor) -> None:
         """Go on with these replicas alone."""
@@ -57,20 +59,24 @@ class Masks:
     def begin(self, first_step: int, n_steps: int) -> None:
         """Begin an epoch: moments now count from this step of the training."""
         self._keys.begin(first_step, n_steps)
+        self._ahead.clear()
 
     def kept(self, moment: Moment, purpose: int, n: int, level: int | None = None, n_examples: int = 1) -> Tensor:
         """Return which of n things, of so many examples, each pair of stream and rate keeps, shape (U, n), bool.
 
         With `level` all have the rate level / LEVELS.
         """
-        keys = self._keys.at(moment, purpose)
+        return self._kept(self._keys.at(moment, purpose), n, level, n_examples)
+
+    def _kept(self, keys: tuple[Tensor, Tensor], n: int, level: int | None, n_examples: int) -> Tensor:
+        """Return the same for keys (…, U, 1), shape (…, U, n)."""
         if self._filled_U1 is None:
-            bits_Un = hashed(self._range((n + 1) // 2), keys).view(torch.int16)[:, :n]
+            bits = hashed(self._range((n + 1) // 2), keys).view(torch.int16)[..., :n]
         else:
             at_n = self._range(n)
             own_Un = at_n - at_n // (n // n_examples) * self._filled_U1
-            bits_Un = hashed(own_Un >> 1, keys) << ((own_Un & 1 ^ 1) << 4) >> 16  # the lower half is that of even ones
-        return bits_Un >= (self._threshold_U1 if level is None else level - LEVELS // 2)
+            bits = hashed(own_Un >> 1, keys) << ((own_Un & 1 ^ 1) << 4) >> 16  # the lower half is that of even ones
+        return bits >= (self._threshold_U1 if level is None else level - LEVELS // 2)
 
     def _range(self, n: int) -> Tensor:
         if n not in self._counters:
@@ -80,10 +86,28 @@ class Masks:
     def factors(
         self, moment: Moment, purpose: int, like: Tensor, n: int, level: int | None = None, n_examples: int = 1
     ) -> Tensor:
-        """Return what each replica multiplies n things by, as `like`: 0, or 1 / (1 − rate) if it is kept, (R, n)."""
+        """Return what each pair of stream and rate multiplies n things by, as `like`, shape (U, n).
+
+        It is 0, or 1 / (1 − rate) for what is kept. On the host that is worked out for some steps of the epoch ahead:
+        for one small layer most of the time would go into calls.
+        """
         scale = self._scale_U1 if level is None else LEVELS / (LEVELS - level)
-        factor_Un = self.kept(moment, purpose, n, level, n_examples).to(like.dtype).mul_(scale)
-        return factor_Un.index_select(0, self._index_R)
+
+        def of(keys: tuple[Tensor, Tensor]) -> Tensor:
+            return self._kept(keys, n, level, n_examples).to(like.dtype).mul_(scale)
+
+        if moment.counter is not None:
+            return of(self._keys.at(moment, purpose))
+        k, (first, ahead_SUn) = moment.k, self._ahead.get((purpose, level), (0, None))
+        if ahead_SUn is None or not first <= k < first + len(ahead_SUn) or ahead_SUn.shape[2] < n:
+            first, n_steps = k, max(1, AHEAD // (len(self._threshold_U1) * n))
+            ahead_SUn = of(self._keys.of_steps(k, n_steps, purpose))
+            self._ahead[purpose, level] = first, ahead_SUn
+        return ahead_SUn[k - first, :, :n]  # a smaller batch has the first ones
+
+    def of_replicas(self, values_U: Tensor) -> Tensor:
+        """Return values (U, …) of pairs of stream and rate for each replica, (R, …)."""
+        return values_U.index_select(0, self._index_R)
 
 
 class Dropout:
@@ -132,7 +156,11 @@ class Dropout:
         """Return what each unit of x (R, B, …) is multiplied by; None where none is dropped."""
         if self._units.is_off if level is None else level == 0:
             return None
-        return self._units.factors(self.moment, layer, x, x[0].numel(), level, x.shape[1]).view(x.shape)
+        factor_Un = self._units.factors(self.moment, layer, x, x[0].numel(), level, x.shape[1])
+        factor_UB = factor_Un.unflatten(1, x.shape[1:])
+        if x.dim() == 3 and x.mT.is_contiguous():  # the same order in memory, see lab.models.layers.product
+            return self._units.of_replicas(factor_UB.mT.contiguous()).mT
+        return self._units.of_replicas(factor_UB)
 
     def __call__(self, layer: int, x: Tensor, rate: float | None = None) -> Tensor:
         """Return x (R, B, …) with what is dropped at 0 and what is kept scaled by 1 / (1 − rate).
@@ -146,5 +174,6 @@ class Dropout:
             x = x * factors
         if level is None and not self._channels.is_off:
             R, B, C = x.shape[:3]
-            x = x * self._channels.factors(self.moment, CHANNELS + layer, x, B * C).view(R, B, C, 1, 1)
+            factor_Un = self._channels.factors(self.moment, CHANNELS + layer, x, B * C)
+            x = x * self._channels.of_replicas(factor_Un).view(R, B, C, 1, 1)
         return x

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from lab.training import dropout as dropout_module
 from lab.training.dropout import Dropout
+from lab.training.moment import Moment
 
 CPU = torch.device("cpu")
 
@@ -88,3 +90,25 @@ def test_masks_of_channels_and_of_units_are_independent_and_know_no_company():
     alone = Dropout([0.5], [4], seed=0, device=CPU, channel_rates_R=[0.5])
     assert torch.equal(together(0, x)[0], alone(0, x[:1])[0])
     assert torch.equal(together(0, x)[1], Dropout([0.5], [3], seed=0, device=CPU)(0, x[1:])[0])
+
+
+@pytest.mark.parametrize("ahead", [1, 200, 2**16])
+@pytest.mark.parametrize("turned", [False, True])
+def test_what_is_multiplied_by_is_what_is_kept_at_every_step_however_many_are_worked_out_ahead(
+    monkeypatch, ahead, turned
+):
+    monkeypatch.setattr(dropout_module, "AHEAD", ahead)
+    rates, inits = [0.25, 0.5, 0.25], [3, 1, 3]
+    dropout = Dropout(rates, inits, seed=5, device=CPU)
+    for first in (0, 7):  # two epochs of six steps, the last of which has fewer examples
+        dropout.begin(first, 6)
+        for k in [*range(6), 2, 5]:
+            dropout.moment = Moment(k)
+            x = torch.ones(3, 4 if k < 5 else 3, 9)
+            x = x.mT.contiguous().mT if turned else x
+            found = dropout.factors(1, x)
+            assert found.stride() == x.stride()
+            kept_Un = dropout.kept(1, x[0].numel())
+            for r, row in enumerate([1, 0, 1]):  # the pairs in order: stream 1, stream 3
+                expected = kept_Un[row].view(x.shape[1:]) / (1 - rates[r])
+                torch.testing.assert_close(found[r], expected)
