@@ -180,17 +180,16 @@ def errors(logits_RNC: Tensor, labels_RN: NDArray[np.int64]) -> tuple[Errors, Ar
     np.copyto(z_CRN, np.moveaxis(logits, -1, 0))
     with np.errstate(invalid="ignore"):  # of a replica that has diverged
         z_CRN -= z_CRN.max(axis=0)
-    p_CRN = np.exp(z_CRN)
-    sum_RN = p_CRN.sum(axis=0)
-    z_CRN -= np.log(sum_RN)
-    p_CRN /= sum_RN
-    labels_1RN = np.broadcast_to(labels_RN, (R, N))[None]
-    log_right = np.take_along_axis(z_CRN, labels_1RN, axis=0)[0]
-    right = np.take_along_axis(p_CRN, labels_1RN, axis=0)[0]
-    brier = 1 - 2 * right + np.einsum("crn,crn->rn", p_CRN, p_CRN)
-    top_CRN = z_CRN == z_CRN.max(axis=0)
-    n_top = top_CRN.view(np.uint8).sum(axis=0, dtype=np.uint32)
-    correct = np.take_along_axis(top_CRN, labels_1RN, axis=0)[0] / np.maximum(n_top, 1)
-    correct = np.where(np.isfinite(log_right), correct, np.nan)
-    of_each = Errors(-log_right.mean(axis=1), brier.mean(axis=1), 1 - correct.mean(axis=1))
+    place_RN = np.arange(R * N).reshape(R, N) + np.broadcast_to(labels_RN, (R, N)) * (R * N)  # of the label's values
+    right_RN = z_CRN.take(place_RN)
+    n_top = (z_CRN == 0).view(np.uint8).sum(axis=0, dtype=np.uint32)
+    correct = (right_RN == 0) / np.maximum(n_top, 1)
+    e_CRN = np.exp(z_CRN)
+    sum_RN = e_CRN.sum(axis=0)
+    log_sum_RN = np.log(sum_RN)
+    loss = log_sum_RN - right_RN
+    brier = 1 - (2 * e_CRN.take(place_RN) - np.einsum("crn,crn->rn", e_CRN, e_CRN) / sum_RN) / sum_RN
+    correct = np.where(np.isfinite(loss), correct, np.nan)
+    z_CRN -= log_sum_RN
+    of_each = Errors(loss.mean(axis=1), brier.mean(axis=1), 1 - correct.mean(axis=1))
     return of_each, np.moveaxis(z_CRN, 0, -1)
