@@ -16,6 +16,7 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -179,7 +180,7 @@ class Tracker:
                 failpoints.hit("publish.run")
             with self._syncs.later():  # the end of the run waits for the disk, and takes all this with it
                 self._fill(run_id, outcome)
-                self._store(run_id, {**outcome.contents, MANIFEST: record})
+                self._store(run_id, replace(outcome, contents={**outcome.contents, MANIFEST: record}))
             status = "FINISHED" if outcome.status in ("finished", "diverged", "pruned") else "FAILED"
             failpoints.hit("publish.end")
             self._client.set_terminated(run_id, status, end_time=_milliseconds(manifest["finished"]))
@@ -207,14 +208,14 @@ class Tracker:
             self._client.log_batch(run_id, metrics[:room], some)
             metrics = metrics[room:]
 
-    def _store(self, run_id: str, contents: Mapping[str, bytes]) -> None:
+    def _store(self, run_id: str, outcome: Outcome) -> None:
         if self._server:
             with tempfile.TemporaryDirectory() as folder:
-                _write(Path(folder), contents)
+                _write(Path(folder), outcome.contents)
                 self._client.log_artifacts(run_id, folder)
         else:
             with disk_errors(f"{self._study}: the artifacts of run {run_id} could not be stored"):
-                _write(artifact_folder(self._home, self._study, run_id), contents)
+                _write(artifact_folder(self._home, self._study, run_id), outcome.contents, outcome.directory)
 
     def run_ids(self) -> dict[str, str]:
         """Return key → run id of all trials whose run is complete."""
@@ -278,18 +279,33 @@ def _experiment(client: "MlflowClient", study: str, home: Home, note: str) -> st
     return stored.experiment_id
 
 
-def _write(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Write files so that they survive a power cut: the outcome in the spool is removed after this."""
+def _write(folder: Path, contents: Mapping[str, bytes], spooled: Path | None = None) -> None:
+    """Write files so that they survive a power cut: the outcome in the spool is removed after this.
+
+    The files of `spooled`, an outcome's directory, are on the disk already: they are linked, where that can be.
+    """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
         failpoints.hit("publish.artifact")
+        if spooled is not None and name != MANIFEST and _linked(spooled / name, folder / name):
+            continue
         with (folder / name).open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
     for path in (folder, *(new.parent for new in made)):  # a file is lost if its name is
         sync(path)
+
+
+def _linked(file: Path, name: Path) -> bool:
+    """Give a file a second name, which replaces whatever has it; False where that cannot be, as on another disk."""
+    name.unlink(missing_ok=True)
+    try:
+        os.link(file, name)
+    except OSError:
+        return False
+    return True
 
 
 def _view(spec: Mapping[str, Any]) -> str:
