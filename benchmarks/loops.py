@@ -206,7 +206,7 @@ class Block(nn.Module):
         super().__init__()
         self.first = nn.Sequential(nn.Conv2d(n_in, n_out, 3, stride, 1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU())
         self.second = nn.Sequential(nn.Conv2d(n_out, n_out, 3, 1, 1, bias=False), nn.BatchNorm2d(n_out))
-        self.stride = stride  # of the shortcut by pooling: see lab.models.layers.convolution
+        self.stride = stride  # of the shortcut by pooling: see lab.models.convolution
         projection = nn.Sequential(nn.Conv2d(n_in, n_out, 1, bias=False), nn.BatchNorm2d(n_out))
         self.shortcut = nn.Identity() if stride == 1 and n_in == n_out else projection
 

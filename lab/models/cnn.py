@@ -3,16 +3,16 @@
 from torch import Tensor
 
 from lab.knobs import TrialConfig
+from lab.models.convolution import convolution, pooled_convolution
 from lab.models.layers import (
     MONOTONE,
     Dropout,
     Network,
     Tensors,
-    convolution,
     pool,
     pooled,
 )
-from lab.models.layout import replica_by_replica, side_by_side
+from lab.models.layout import channels_last, replica_by_replica, side_by_side
 
 KERNEL = 3
 
@@ -58,10 +58,13 @@ class CNN(Network):
         names, R, x = self.blocks[k], len(x), side_by_side(x)
         for place, (convolution_name, norm_name) in enumerate(names):
             shortcut = x
-            x = convolution(x, weights[f"{convolution_name}.weight"], weights[f"{convolution_name}.bias"])
-            x = self.norm(norm_name, x, weights, buffers, dropout is not None)
-            if self.pools_first and place == len(names) - 1:
-                x = pool(self.config.pooling, x)
+            weight, bias = weights[f"{convolution_name}.weight"], weights[f"{convolution_name}.bias"]
+            pools = self.pools_first and place == len(names) - 1
+            if pools and self.config.norm == "none":
+                x = pooled_convolution(x, weight, bias)
+            else:
+                x = self.norm(norm_name, convolution(x, weight, bias), weights, buffers, dropout is not None)
+                x = pool(self.config.pooling, x) if pools else x
             x = self.activate(x)
             if self.residual and x.shape == shortcut.shape:
                 x = x + shortcut
@@ -72,4 +75,6 @@ class CNN(Network):
 
     def flat(self, x: Tensor) -> Tensor:
         """Return the pixels of maps x (R, B, C, H, W) in a row."""
+        if x.dim() == 5 and x.requires_grad:
+            x.register_hook(channels_last)
         return x.flatten(2)

@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lab.knobs import TrialConfig
-from lab.models import ways
 from lab.models.initialization import Array, initial_values
 from lab.models.layout import channels_last, folded, in_whole_vectors, on_folded, unfolded
 from lab.models.normalization import BATCH_NORM_MOMENTUM, batch_norm, group_norm, n_groups
@@ -324,30 +323,16 @@ class _PlacedLinear(torch.autograd.Function):
         )
 
 
-def convolution(x: Tensor, weight_RDCKK: Tensor, bias_RD: Tensor | None, *, stride: int = 1) -> Tensor:
-    """Return the R same-padded convolutions (R, B, D, H / stride, W / stride) of x (R, B, C, H, W), sizes rounded up.
-
-    Of folded maps (B, R·C, H, W) it is (B, R·D, …).
-
-    On the CPU one grouped convolution for all replicas (how many should share one: benchmarks/strategy.py), on a GPU in
-    the way that is fastest there (lab.models.ways).
-    A 1 × 1 kernel with a stride reads only the pixels that it needs: torch 2.15's own, channels last on the CPU (8 × 8
-    pixels, 4 to 16 channels), writes past its buffers ("free(): invalid next size").
-    """
-    if stride > 1 and weight_RDCKK.shape[-1] == 1:
-        # by pooling of single pixels: the gradient of a slice loses the layout
-        x, stride = on_folded(lambda x_BE: F.avg_pool2d(x_BE, 1, stride), x), 1
-    if x.device.type == "cuda":
-        return ways.fastest(x, weight_RDCKK, stride)(x, weight_RDCKK, bias_RD, stride)
-    return ways.grouped(x, weight_RDCKK, bias_RD, stride)
+def _max_pool(x_BE: Tensor, size: int) -> Tensor:
+    """Return the largest of each size × size pixels, of which only a gradient needs to know which they were."""
+    if torch.is_grad_enabled() or x_BE.device.type != "cpu":
+        return F.max_pool2d(x_BE, size)
+    height, width = (n // size * size for n in x_BE.shape[-2:])
+    x_BE = functools.reduce(torch.maximum, (x_BE[..., k:width:size] for k in range(size)))
+    return functools.reduce(torch.maximum, (x_BE[..., k:height:size, :] for k in range(size)))
 
 
-def halved(size: int) -> int:
-    """Return the height or width that a same-padded convolution of stride 2 makes of `size`."""
-    return -(-size // 2)
-
-
-POOLINGS: dict[str, Callable[[Tensor, int], Tensor]] = {"max": F.max_pool2d, "average": F.avg_pool2d}
+POOLINGS: dict[str, Callable[[Tensor, int], Tensor]] = {"max": _max_pool, "average": F.avg_pool2d}
 
 
 def pool(kind: str, x: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ before the first block.
 from torch import Tensor
 
 from lab.knobs import TrialConfig
-from lab.models.layers import Dropout, Network, Tensors, convolution, halved, pixel_mean
+from lab.models.convolution import convolution, halved
+from lab.models.layers import Dropout, Network, Tensors, pixel_mean
 from lab.models.layout import replica_by_replica, side_by_side
 
 N_STAGES = 4

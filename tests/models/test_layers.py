@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lab.models import layers
+from lab.models.convolution import convolution
 from lab.models.layers import ACTIVATIONS, MONOTONE
 
 
@@ -22,12 +23,12 @@ def test_every_layer_keeps_the_layout_that_the_first_one_is_given(R, C):
     assert is_channels_last(x)
     one, zero = torch.ones(R, 6), torch.zeros(R, 6)
     for layer in (
-        lambda x: layers.convolution(x, torch.randn(R, 6, x.shape[2], 3, 3), zero),
+        lambda x: convolution(x, torch.randn(R, 6, x.shape[2], 3, 3), zero),
         lambda x: layers.batch_norm(x, one, zero, zero.clone(), one.clone(), True),
         lambda x: layers.group_norm(x, one, zero, 3),
         lambda x: layers.pool("max", x),
         lambda x: layers.pool("average", x),
-        lambda x: layers.convolution(x, torch.randn(R, 6, 6, 1, 1), None, stride=1),
+        lambda x: convolution(x, torch.randn(R, 6, 6, 1, 1), None, stride=1),
         torch.relu,
     ):
         x = layer(x) if x.shape[-1] > 1 else x

@@ -16,6 +16,7 @@ from lab import training
 from lab.data.datasets import load
 from lab.data.pool import Dataset, Pool
 from lab.knobs import TrialConfig
+from lab.models import convolution
 from lab.spec import Replication
 from lab.training import crew, evaluation
 
@@ -84,6 +85,11 @@ def test_so_it_has_where_gradients_are_computed_in_their_place(digits, monkeypat
 
 def test_so_it_has_where_an_evaluation_takes_some_replicas_at_a_time(digits, monkeypatch):
     monkeypatch.setattr(evaluation, "EVALUATION_VALUES", 2 * 6 * 64 * 33)  # of two replicas, so that one is left over
+    assert_positions_do_not_matter(dataclasses.replace(SMALL, **FAMILIES["cnn"]), digits, monkeypatch, 5)
+
+
+def test_so_it_has_where_what_is_pooled_is_convolved_in_pieces(digits, monkeypatch):
+    monkeypatch.setattr(convolution, "PIECE_VALUES", 3 * 5 * 6 * 64)  # of three images of a batch of seven
     assert_positions_do_not_matter(dataclasses.replace(SMALL, **FAMILIES["cnn"]), digits, monkeypatch, 5)
 
 
