@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab.errors import StorageError
+from lab.files import disk_errors, sync, temporary_of
 from lab.spec import check_name
 from lab.storage import Home, inside, masked, refuse_network
 
@@ -90,8 +91,17 @@ def connect(home: Home, *, create: bool) -> "MlflowClient":
         StorageError: There is no database, it is damaged, or the server does not answer.
     """
     uri = tracking_uri(home)
+    if create and uri == home.mlflow_uri and not home.mlflow_db.is_file():
+        _make(home)
     if uri.startswith("sqlite:///"):
         _check_sqlite(home.mlflow_db if uri == home.mlflow_uri else Path(uri.removeprefix("sqlite:///")), create)
+    client = _client(uri)
+    if uri == home.mlflow_uri:
+        remove_stray(home)
+    return client
+
+
+def _client(uri: str) -> "MlflowClient":
     prepare_environment()
     from mlflow import MlflowClient
 
@@ -100,10 +110,36 @@ def connect(home: Home, *, create: bool) -> "MlflowClient":
     # it prints a page for an error that it raises as well
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     with mlflow_errors(f"the run history {masked(uri)} cannot be opened"):
-        client = MlflowClient(tracking_uri=uri)
-    if uri == home.mlflow_uri:
-        remove_stray(home)
-    return client
+        return MlflowClient(tracking_uri=uri)
+
+
+def _make(home: Home) -> None:
+    """Make the project's database under another name, which then becomes its own.
+
+    MLflow takes seconds for its tables, and cannot go on with a part of them, as Ctrl-C or a full disk would leave it
+    (3.17.2: "table logged_models already exists").
+    """
+    path = home.mlflow_db
+    temporary = temporary_of(path)
+    _forget_parts(path)
+    try:
+        _check_sqlite(temporary, create=True)
+        engine = engine_of(_client(home.mlflow_uri.removesuffix(path.name) + temporary.name))
+        if engine is not None:
+            engine.dispose()
+        with disk_errors(f"the run history {path} cannot be made"):
+            with closing(sqlite3.connect(temporary)) as database:  # else a part of them lies in a file beside it
+                database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            os.replace(temporary, path)
+            sync(path.parent)
+    finally:
+        _forget_parts(path)
+
+
+def _forget_parts(path: Path) -> None:
+    """Remove what is left of a database that was being made, also by a process that was killed."""
+    for left in path.parent.glob(f".{path.name}.*.tmp*"):
+        left.unlink(missing_ok=True)
 
 
 def engine_of(client: "MlflowClient") -> "Engine | None":

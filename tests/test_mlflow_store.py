@@ -1,14 +1,17 @@
 """The project's own MLflow database: who reads it does not hold up who writes it."""
 
 import contextlib
+import os
+import signal
 import sqlite3
 
 import pytest
+from sqlalchemy import Engine, event
 
-from lab import history
+from lab import history, mlflow_store
 from lab.storage import Home
 from lab.tracking import Tracker
-from tests import builders
+from tests import builders, faults
 
 
 @pytest.fixture
@@ -53,3 +56,48 @@ def test_a_database_of_an_earlier_edition_is_converted_when_nobody_reads_it(home
     publish(home, 1)
     assert mode(home) == "wal"
     assert not list(home.mlruns.glob("mlflow.db-*"))  # nothing waits beside it
+
+
+@contextlib.contextmanager
+def at_statement(k, what):
+    """Do something before the k-th statement of any database."""
+    passed = []
+
+    def count(*_):
+        passed.append(None)
+        if len(passed) == k:
+            what()
+
+    event.listen(Engine, "before_cursor_execute", count)
+    try:
+        yield
+    finally:
+        event.remove(Engine, "before_cursor_execute", count)
+
+
+def interrupted():
+    raise KeyboardInterrupt
+
+
+def files(home):
+    return {path.name.removesuffix("-wal").removesuffix("-shm") for path in home.mlruns.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize("k", [1, 30, 100, 300])
+def test_whoever_stops_the_making_of_the_tables_leaves_nothing_of_them(home, k):
+    with at_statement(k, interrupted), pytest.raises(KeyboardInterrupt):
+        mlflow_store.connect(home, create=True)
+    assert files(home) == set()
+    publish(home, 0)
+    assert files(home) == {"mlflow.db"}
+
+
+def test_what_a_process_that_was_killed_has_made_of_the_tables_is_removed_by_the_next_one(home):
+    def what():
+        with at_statement(100, lambda: os.kill(os.getpid(), signal.SIGKILL)):
+            mlflow_store.connect(home, create=True)
+
+    assert faults.forked(what) == -signal.SIGKILL
+    assert files(home) and not home.mlflow_db.exists()
+    publish(home, 0)
+    assert files(home) == {"mlflow.db"}
