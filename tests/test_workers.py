@@ -338,6 +338,23 @@ def test_real_workers_end_with_their_coordinator_are_deaf_to_ctrl_c_and_give_the
         assert from_worker.contents[name] == here.contents[name], name
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads what a process blocks in /proc")
+def test_every_worker_is_deaf_to_ctrl_c_from_its_first_instruction_on(tmp_path):
+    code = (
+        "import pathlib, re, sys; from lab import storage, workers; from tests import fake_worker\n"
+        "if __name__ == '__main__':\n"
+        " engine = workers.ProcessEngine(storage.Home(pathlib.Path(sys.argv[1])), 2, main=fake_worker.main)\n"
+        " engine.start()\n"
+        " paths = [pathlib.Path(f'/proc/{worker.process.pid}/status') for worker in engine._workers]\n"
+        " blocked = [int(re.search(r'SigBlk:\\s*(\\w+)', path.read_text())[1], 16) for path in paths]\n"
+        " print([mask >> 1 & 1 for mask in blocked])\n"  # SIGINT is the second
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert answer.stdout.strip() == "[1, 1]"
+
+
 def test_workers_know_neither_optuna_nor_mlflow_nor_plotly():
     code = (
         "import sys; from lab import trial, workers; workers.worker.import_heavy()\n"

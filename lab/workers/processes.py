@@ -7,7 +7,7 @@ import signal
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from multiprocessing import connection, get_context
+from multiprocessing import connection, get_context, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -229,6 +229,7 @@ def _environment_of_workers(gpu: str | None) -> Iterator[None]:
     os.environ.update(variables)
     masks = hasattr(signal, "pthread_sigmask")
     if masks:  # inherited, so that the worker is deaf from its first instruction on
+        resource_tracker.ensure_running()  # which lifts the mask as it starts that process of Python's (3.11)
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
