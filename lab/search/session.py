@@ -171,6 +171,7 @@ def run(
             stack.enter_context(databases.study_lock(database, name))
             training_sets = _training_sets(study, dataset)
             stored = ledger.open_study(database, study, name, dataset.digest, training_sets, asked)
+            beat()
             publisher = _open_publisher(study, name, home, stored)
             stack.callback(publisher.close)
             common = Task(
@@ -182,6 +183,7 @@ def run(
                 study, common, home, results, hands, progress, dataset.n_classes,
                 deadline=started + (math.inf if time_limit is None else time_limit),
             )  # fmt: skip
+            beat()
             coordinator.recover()
             if not coordinator.is_done:
                 progress.note(_header(study, name, device, engine_name, n_workers, coordinator))

@@ -2,11 +2,12 @@ import collections
 import dataclasses
 import json
 import re
+import signal
 
 import optuna
 import pytest
 
-from lab import growth, search, spool, storage
+from lab import growth, interrupts, search, spool, storage
 from lab.errors import SpecChanged, SpecError, StorageError, StudyInUse
 from lab.progress import Progress
 from lab.search import database as databases
@@ -14,6 +15,7 @@ from lab.search import session
 from lab.search.points import qmc_point
 from lab.spec import Choice, Int, Replication
 from lab.study import _is_partial, _status_text
+from tests.test_interrupts import Swallowing
 from tests.toys import SPACE, Boom, run, runs, state, stored, toy
 
 
@@ -270,6 +272,20 @@ def test_status_counts_the_trials_of_another_program_by_their_states_and_takes_t
     with pytest.raises(StorageError, match=r"higher in the search state was not made by this lab$"):
         search.publish("higher", home=home)
     assert not home.mlflow_db.exists()
+
+
+def test_a_signal_that_was_dropped_while_the_databases_are_opened_ends_a_run_before_its_first_trial(home, monkeypatch):
+    opened = databases.open_database
+
+    def interrupted(home):
+        Swallowing(signal.SIGINT)
+        return opened(home)
+
+    with monkeypatch.context() as patch, interrupts.heeded(), pytest.raises(KeyboardInterrupt):
+        patch.setattr("sys.unraisablehook", lambda dropped: None)
+        patch.setattr(databases, "open_database", interrupted)
+        run(toy(), home)
+    assert stored(home) == []
 
 
 def test_the_best_few_are_confirmed_and_the_best_of_these_gets_the_learning_curve(home):
