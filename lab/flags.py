@@ -88,7 +88,8 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     )
     _add_storage(run)
     run.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",
-                     help="fix a knob, or change the plan, e.g. n_resamples=16; may be repeated")  # fmt: skip
+                     help="fix a knob (those of lab/knobs.py), or change the plan, e.g. n_resamples=16; may be "
+                     "repeated")  # fmt: skip
 
 
 def _add_storage(command: argparse.ArgumentParser) -> None:

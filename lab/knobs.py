@@ -143,7 +143,11 @@ def known_knob(name: str, where: str, also: Iterable[str] = ()) -> None:
     if not isinstance(name, str):
         raise SpecError(f"{where}: {name!r} is not the name of a knob: give one of {', '.join(sorted(KNOBS)[:4])} …")
     if name not in KNOBS:
-        close = get_close_matches(name, [*KNOBS, *also], n=4) or [knob for knob in KNOBS if knob.startswith(name[:3])]
+        close = [
+            knob for knob in KNOBS if "_" in knob and "".join(word[0] for word in knob.split("_")) == name
+        ]  # lr, wd
+        close = close or get_close_matches(name, [*KNOBS, *also], n=4)
+        close = close or [knob for knob in KNOBS if knob.startswith(name[:3])]
         close = close or [knob for knob in KNOBS if set(knob) >= set(name)] or sorted(KNOBS)
         raise SpecError(f"{where}: unknown knob {name!r}: did you mean {', '.join(close[:4])}?")
 

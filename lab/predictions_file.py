@@ -95,7 +95,9 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     except FileNotFoundError:
         raise SpecError(f"there is no file {path}") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        why = one_line(error).partition(" If you trust")[0]  # numpy goes on to advise that pickles be opened
+        why = one_line(error)
+        if "contains pickled" in why:  # numpy says so of any file of another kind, and how pickles are opened
+            why = "it is a file of another kind"
         raise SpecError(f"{path} cannot be read as .npz: {why}") from error
     raise SpecError(f"{path} holds one array: give an .npz file with probabilities and labels")
 

@@ -11,6 +11,7 @@ import re
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,6 +20,8 @@ from lab import own_families
 from lab.commands import run_command
 from lab.errors import LabError, SpecError, one_line
 from lab.knobs import KNOBS, TrialConfig, Value, known_knob, parse_knob, parsed
+from lab.pretraining import Pretraining
+from lab.replication import Replication
 from lab.spec import Study, check_name
 
 FOLDER = Path("studies")
@@ -41,7 +44,8 @@ def find(name: str, *, root: Path = Path(".")) -> Path:
     if name.endswith(".py") or "/" in name or "\\" in name:
         path = Path(name)
         if not path.is_file():
-            raise SpecError(f"there is no study file {path}")
+            meant = [p for p in (Path(f"{name}.py"), root / FOLDER / path.name) if p.is_file()]
+            raise SpecError(f"there is no study file {path}" + (f": did you mean {meant[0]}?" if meant else ""))
         check_name(path.stem, "study file")
         return path
     check_name(name, "study")
@@ -103,7 +107,10 @@ def _what(error: Exception) -> str:
     text = one_line(error)
     unknown = re.fullmatch(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'.*", text)
     if unknown is not None:
-        return f"{unknown[1]} has no field {unknown[2]!r}"
+        kinds = {kind.__name__: kind for kind in (Study, Replication, Pretraining)}
+        fields = dataclasses.fields(kinds[unknown[1]]) if unknown[1] in kinds else ()
+        close = ", ".join(get_close_matches(unknown[2], [field.name for field in fields]))
+        return f"{unknown[1]} has no field {unknown[2]!r}" + (f": did you mean {close}?" if close else "")
     return text if isinstance(error, LabError) else f"{type(error).__name__}: {text}"
 
 

@@ -99,4 +99,4 @@ def test_a_file_of_another_kind_is_refused_without_numpys_advice_to_open_pickles
     Path("notes.npz").write_text("these are notes")
     assert study.main(["decompose", "notes.npz"]) == 2
     error = one_line_error(capsys)
-    assert "notes.npz cannot be read as .npz" in error and "trust" not in error
+    assert "notes.npz cannot be read as .npz: it is a file of another kind" in error and "pickle" not in error

@@ -89,6 +89,10 @@ def test_a_wrong_command_line_is_one_line_and_exit_code_2(project, capsys, words
     [
         (["run", "tay"], "there is no study 'tay': choose one of toy"),
         (["run", "../toy"], "there is no study file"),
+        (["run", "studies/toy"], "there is no study file studies/toy: did you mean studies/toy.py?"),
+        (["run", "toy.py"], "there is no study file toy.py: did you mean studies/toy.py?"),
+        (["run", "toy", "--set", "lr=3"], "unknown knob 'lr': did you mean learning_rate?"),
+        (["run", "toy", "--set", "wd=3"], "unknown knob 'wd': did you mean weight_decay?"),
         (["run", "to y"], "not a usable name"),
         (["run", "toy", "--set", "widht=3"], "unknown knob 'widht'"),
         (["run", "toy", "--set", "width=wide"], "width = 'wide' has the wrong type"),
@@ -117,6 +121,12 @@ def test_an_impossible_request_is_one_line_and_exit_code_2(project, capsys, word
         ("STUDY = 3\n", "toy.py: it has to define STUDY = Study(…)"),
         (LIGHT.replace("width=Int(4, 64", "width=Int(64, 4"), "toy.py:8: Int(64, 4): the range 64 to 4 is empty"),
         (LIGHT.replace("width=", "widht="), "toy.py:5: space: unknown knob 'widht': did you mean width"),
+        (LIGHT.replace("n_trials=", "n_trails="), "toy.py:5: Study has no field 'n_trails': did you mean n_trials?"),
+        (LIGHT.replace("space=", "hyperparameters="), "toy.py:5: Study has no field 'hyperparameters'"),
+        (
+            LIGHT.replace('"disjoint", 3, 4', "shceme='disjoint'"),
+            "Replication has no field 'shceme': did you mean scheme?",
+        ),
         ("def f():\n    return {}['a']\n\nf()\n", "toy.py:2: KeyError: 'a'"),
     ],
 )
