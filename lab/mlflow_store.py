@@ -65,6 +65,9 @@ def first_line(error: BaseException) -> str:
     lines = (str(error).strip() or type(error).__name__).splitlines()
     said = [line for line in lines if not line.startswith("(raised as a result of")]  # SQLAlchemy: where, not what
     text = masked(" ".join((said or lines)[0].split()))
+    text = re.sub(r"^\([\w.]+Error\) ", "", text)  # SQLAlchemy: the class of the driver's error
+    if text == "disk I/O error":  # SQLite, where no room is left for what it keeps beside a database
+        text += " (is the disk full?)"
     return text if len(text) <= 300 else text[:299] + "…"
 
 

@@ -7,6 +7,7 @@ import sqlite3
 
 import pytest
 from sqlalchemy import Engine, event
+from sqlalchemy.exc import OperationalError
 
 from lab import history, mlflow_store
 from lab.storage import Home
@@ -101,3 +102,18 @@ def test_what_a_process_that_was_killed_has_made_of_the_tables_is_removed_by_the
     assert files(home) and not home.mlflow_db.exists()
     publish(home, 0)
     assert files(home) == {"mlflow.db"}
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (
+            OperationalError("SELECT 1", {}, sqlite3.OperationalError("database or disk is full")),
+            "database or disk is full",
+        ),
+        (sqlite3.OperationalError("disk I/O error"), "disk I/O error (is the disk full?)"),
+        (ValueError("(a remark) in front"), "(a remark) in front"),
+    ],
+)
+def test_an_error_of_a_database_is_said_in_its_own_words_alone(error, text):
+    assert mlflow_store.first_line(error) == text
