@@ -142,8 +142,8 @@ def per_class(
 
 def plain(table: pd.DataFrame) -> dict[str, list[Any]]:
     """Return a table as columns and rows of plain JSON values, None for NaN: a file that MLflow shows as a table."""
-    rows = table.astype(object).where(table.notna(), None).to_numpy(dtype=object)
-    return {"columns": [*table.columns], "data": [[*row] for row in rows]}
+    columns = [[None if value != value else value for value in table[name].tolist()] for name in table]
+    return {"columns": [*table.columns], "data": [[*row] for row in zip(*columns, strict=True)]}
 
 
 def _counts(replicas: Replicas) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -61,7 +61,7 @@ class Spread:
         `estimated_in` is the layout of one partition of the pool, if the terms are means over several.
         """
         self._layout = layout
-        self._mean_squares = (estimated_in or layout).mean_squares
+        self._estimated_in = estimated_in or layout
         self.names = tuple(names)
         groups = [
             [self.names.index(f"{prefix}variance_{cause}") for cause in layout.causes.values()]
@@ -93,7 +93,7 @@ class Spread:
 
     def _with_mean_squares(self, values_TX: Array) -> Array:
         """Return values of the terms with the mean squares of their components after them."""
-        matrix = self._mean_squares
+        matrix = self._estimated_in.mean_squares
         return np.concatenate([values_TX, *(matrix @ values_TX[group] for group in self._groups)])
 
     def _effects(self, axes: Factors, without_PZX: Array) -> Array:
@@ -192,7 +192,7 @@ class Spread:
         start = n_terms
         for group in self._groups:
             squares = slice(start, start := start + len(group))
-            weights = np.linalg.inv(self._mean_squares)
+            weights = self._estimated_in.components
             below = weights * np.where(weights > 0, mean[squares] - log_lo[squares], mean[squares] - log_hi[squares])
             above = weights * np.where(weights > 0, log_hi[squares] - mean[squares], log_lo[squares] - mean[squares])
             lo[group] = mean[group] - np.sqrt((below**2).sum(axis=1))

@@ -224,6 +224,11 @@ class Layout:
         rows = [[per_group[t] if set(s) <= set(t) else 0.0 for t in self.causes] for s in self.causes]
         return np.array(rows).reshape(len(self.causes), len(self.causes))
 
+    @cached_property
+    def components(self) -> Array:
+        """Return the matrix that turns mean squares back into components."""
+        return np.asarray(np.linalg.inv(self.mean_squares), dtype=np.float64)
+
 
 @functools.lru_cache(maxsize=32)
 def _layout(design: Design, shape: tuple[int, ...], used: bytes) -> Layout:
