@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy import special
-from sklearn import metrics
 
 from lab.analysis.training_curve import ReplicaMean, mean_over_replicas
 
@@ -103,8 +102,7 @@ def confusion(probabilities_DINC: np.ndarray, labels_N: np.ndarray, n_classes: i
     if n == 0:
         empty = np.full((n_classes, n_classes), math.nan)
         return Confusion(empty, empty.copy(), 0, replicas.n_diverged)
-    true_RN = np.broadcast_to(replicas.labels_N, replicas.predicted_RN.shape)
-    counts = metrics.confusion_matrix(true_RN.ravel(), replicas.predicted_RN.ravel(), labels=np.arange(n_classes)) / n
+    counts = _confusions(replicas).mean(axis=0)
     support = counts.sum(axis=1, keepdims=True)
     percent = np.where(support > 0, 100 * counts / np.maximum(support, 1e-300), math.nan)
     return Confusion(counts, percent, n, replicas.n_diverged)
@@ -146,12 +144,17 @@ def plain(table: pd.DataFrame) -> dict[str, list[Any]]:
     return {"columns": [*table.columns], "data": [[*row] for row in zip(*columns, strict=True)]}
 
 
-def _counts(replicas: Replicas) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return how many points of each class are predicted right, predicted at all, and there, each (R, C)."""
+def _confusions(replicas: Replicas) -> np.ndarray:
+    """Return how many points of each class (second axis) each replica predicts as which (third), (R, C, C)."""
     n_replicas, n_classes = len(replicas.predicted_RN), replicas.n_classes
     cell_RN = (np.arange(n_replicas)[:, None] * n_classes + replicas.labels_N) * n_classes + replicas.predicted_RN
     counts = np.bincount(cell_RN.ravel(), minlength=n_replicas * n_classes**2)
-    counts_RCC = counts.reshape(n_replicas, n_classes, n_classes).astype(np.float64)
+    return counts.reshape(n_replicas, n_classes, n_classes).astype(np.float64)
+
+
+def _counts(replicas: Replicas) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return how many points of each class are predicted right, predicted at all, and there, each (R, C)."""
+    counts_RCC = _confusions(replicas)
     return np.einsum("rcc->rc", counts_RCC), counts_RCC.sum(axis=1), counts_RCC.sum(axis=2)
 
 
