@@ -47,10 +47,8 @@ def terms(points: Points, layout: Layout) -> Estimates:
     """
     f_DIKNC = points.probabilities_DIKNC
     products = inner_products(f_DIKNC, layout)
-    hits = np.einsum("dkinc,nc->dkin", f_DIKNC, points.target_NC)
-    loss = np.where(layout.used_DIK[..., None], 1 - 2 * hits + products[-1], 0.0)
-    error = np.einsum("dkinc,nc->dkin", points.votes_DIKNC, 1 - points.target_NC)
-    parts = layout.variances(products).and_those(layout.means_of(np.stack([loss, error])))
+    loss = np.where(layout.used_DIK[..., None], 1 - 2 * points.at_target(f_DIKNC) + products[-1], 0.0)
+    parts = layout.variances(products).and_those(layout.means_of(np.stack([loss, points.error_DIKN])))
     estimates = Estimates.of(parts, _weights(layout))
     if points.known:
         estimates.point_TN[1] -= noise(points.target_NC)

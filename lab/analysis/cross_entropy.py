@@ -53,7 +53,7 @@ def terms(points: Points, layout: Layout) -> Estimates:
     log_p_DIKNC = points.log_probabilities_DIKNC
     if not np.isfinite(log_p_DIKNC).all():
         raise ValueError("a probability is 0, and its logarithm infinite: give logits, or leave that replica out")
-    risk = layout.means_of(-np.einsum("dkinc,nc->dkin", log_p_DIKNC, points.target_NC)[None])
+    risk = layout.means_of(-points.at_target(log_p_DIKNC)[None])
     variances, plugin_N = _jackknifed(log_p_DIKNC, layout)
     estimates = Estimates.of(risk.and_those(variances), _weights(1 + len(variances.point_PN)))
     estimates.point_TN[-1] = plugin_N

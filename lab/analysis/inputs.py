@@ -27,8 +27,8 @@ class Points:
         known: Whether the posterior is known.
     """
 
-    def __init__(self, values_DIKNC: NDArray[Any], are_logits: bool, used_DIK: NDArray[np.bool_], target_NC: Array,
-                 known: bool) -> None:  # fmt: skip
+    def __init__(self, values_DIKNC: NDArray[Any], are_logits: bool, used_DIK: NDArray[np.bool_],
+                 labels_N: NDArray[np.int64], posterior_NC: Array | None) -> None:  # fmt: skip
         """`values_DIKNC` are probabilities or logits, of any float type."""
         self._are_logits = are_logits
         self._used = used_DIK[..., None, None]
@@ -37,7 +37,8 @@ class Points:
         self._values = np.moveaxis(memory_CDIKN, 0, -1)
         np.copyto(self._values, values_DIKNC)
         self._values[~used_DIK] = 0
-        self.target_NC, self.known = np.asfortranarray(target_NC), known
+        self.known, self._labels_N = posterior_NC is not None, labels_N
+        self.target_NC = np.asfortranarray(np.eye(C)[labels_N] if posterior_NC is None else posterior_NC)
 
     @cached_property
     def log_probabilities_DIKNC(self) -> Array:
@@ -57,10 +58,29 @@ class Points:
     @cached_property
     def votes_DIKNC(self) -> Array:
         """One-hot predicted classes; classes that tie share the vote evenly."""
-        top = self._values == self._values.max(axis=-1, keepdims=True)
+        top, n_top = self._top
         votes = np.where(self._used, top, 0.0)
-        n_top = top.view(np.uint8).sum(axis=-1, keepdims=True, dtype=np.uint32)
-        return votes / n_top if n_top.max(initial=1) > 1 else votes
+        return votes / n_top[..., None] if n_top.max(initial=1) > 1 else votes
+
+    @property
+    def error_DIKN(self) -> Array:
+        """The expected zero-one loss of each replica, 0 of a missing one; classes that tie share the vote evenly."""
+        if self.known:
+            return np.einsum("dkinc,nc->dkin", self.votes_DIKNC, 1 - self.target_NC)
+        top, n_top = self._top
+        return np.where(self._used[..., 0], 1 - self.at_target(top) / n_top, 0.0)
+
+    def at_target(self, values_DIKNC: NDArray[Any]) -> NDArray[Any]:
+        """Return the expectation over labels of a value of each class (D, I, K, N): without posterior, the label's."""
+        if self.known:
+            return np.einsum("dkinc,nc->dkin", values_DIKNC, self.target_NC)
+        return values_DIKNC[..., np.arange(len(self._labels_N)), self._labels_N]
+
+    @cached_property
+    def _top(self) -> tuple[NDArray[np.bool_], NDArray[np.uint32]]:
+        """Which classes are the most probable, and how many are."""
+        top = self._values == self._values.max(axis=-1, keepdims=True)
+        return top, top.view(np.uint8).sum(axis=-1, dtype=np.uint32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,10 +110,9 @@ class Predictions:
 
     def points(self, part: slice) -> Points:
         """Return some of the test points."""
-        C = self.values_DIKNC.shape[-1]
-        target = np.eye(C)[self.labels_N[part]] if self.posterior_NC is None else self.posterior_NC[part]
+        posterior = None if self.posterior_NC is None else self.posterior_NC[part]
         values = self.values_DIKNC[..., part, :]
-        return Points(values, self.are_logits, self.layout.used_DIK, target, self.posterior_NC is not None)
+        return Points(values, self.are_logits, self.layout.used_DIK, self.labels_N[part], posterior)
 
 
 class _Axes(NamedTuple):

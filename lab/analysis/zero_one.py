@@ -57,10 +57,9 @@ def terms(points: Points, layout: Layout) -> Estimates:
     """Return the terms by `names`; risk and effects are expectations over labels where the posterior is known."""
     votes_DIKNC = points.votes_DIKNC
     products = brier.inner_products(votes_DIKNC, layout)
-    loss = np.einsum("dkinc,nc->dkin", votes_DIKNC, 1 - points.target_NC)
     # a tie is a draw of lots, whose variance belongs to the single replica
     ties = np.where(layout.used_DIK[..., None], 0.5 * (1 - products[-1]), 0.0)
-    parts = layout.variances(products).and_those(layout.means_of(np.stack([loss, ties])))
+    parts = layout.variances(products).and_those(layout.means_of(np.stack([points.error_DIKN, ties])))
     weights_TP = _weights(layout)
     if points.known:
         weights_TP[_NOISE] = 0.0  # it is the same without any replica
