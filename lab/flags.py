@@ -3,8 +3,10 @@
 import argparse
 import contextlib
 import math
+import re
 from typing import NoReturn
 
+from lab.knobs import KNOBS
 from lab.storage import masked
 
 EPILOG = """exit codes: 0 done, 2 usage or study file, 3 too many trials failed, 4 study in use, 5 storage,
@@ -13,7 +15,10 @@ EPILOG = """exit codes: 0 done, 2 usage or study file, 3 too many trials failed,
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+        unknown = re.match(r"unrecognized arguments: --([\w-]+)", message)
+        name = unknown[1].replace("-", "_") if unknown else ""
+        hint = f": {name} is a knob, give --set {name}=VALUE" if name in KNOBS else ""
+        self.exit(2, f"error: {message}{hint} (see {self.prog} --help)\n")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -125,6 +125,9 @@ def _run(args: argparse.Namespace) -> tuple[int, Any]:
     too_many = summary.share_failed > MAX_SHARE_FAILED
     try:
         result |= _build_report(name, home)
+    except KeyboardInterrupt:
+        _say(f"\ninterrupted: all trials are kept. To build the report: {command('report', name)}")
+        raise
     except LabError as error:
         if not too_many:
             raise

@@ -75,6 +75,7 @@ def test_list_names_each_study_and_its_question_and_a_broken_one_does_not_hide_t
         (["run", "toy", "--trials", "many"], "--trials"),
         (["run", "toy", "--engine", "abacus"], "--engine"),
         (["run", "toy", "--speed", "9"], "--speed"),
+        (["run", "toy", "--weight-decay", "9"], "weight_decay is a knob, give --set weight_decay=VALUE"),
     ],
 )
 def test_a_wrong_command_line_is_one_line_and_exit_code_2(project, capsys, words, message):
@@ -247,6 +248,16 @@ def test_a_run_ends_with_verdict_report_and_the_commands_to_go_on_with(ended, ca
         "ui:      python -m lab.study ui toy,epochs=2,smoke",
         "status:  python -m lab.study status toy,epochs=2,smoke",
     ]  # fmt: skip
+
+
+def test_ctrl_c_while_the_report_is_built_names_the_command_that_builds_it(ended, capsys, monkeypatch):
+    def build(study, *, home):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lab.report.page.build", build)
+    ended["counts"] = {"finished": 4}
+    assert study.main(["run", "toy"]) == 130
+    assert capsys.readouterr().err.endswith("To build the report: python -m lab.study report toy\n")
 
 
 def test_the_commands_after_a_run_say_what_the_stars_in_an_address_stand_for(ended, capsys, monkeypatch):
