@@ -22,6 +22,7 @@ from lab.spec import check_name
 from lab.storage import Home
 
 MAX_SHARE_FAILED = 0.2  # above, conclusions about the space would rest on what happened to work
+MAX_REASONS = 20  # that `status` shows of trials without a result, or pruned: they fit on a screen
 INTERRUPTED, TERMINATED = 130, 143  # 128 + signal, as shells count
 
 
@@ -177,13 +178,20 @@ def _status(args: argparse.Namespace) -> tuple[int, Any]:
     rows = search.status(Home.here(args.storage), args.name)
     for row in rows:
         _say(_status_text(row))
-        for line in filter(None, [row["training_sets"], *row["reasons"]] if args.name else []):
+        for line in filter(None, [row["training_sets"], *_shown_reasons(row["reasons"])] if args.name else []):
             _say(f"  {line}")
         if args.name and not row["in_use"] and _is_partial(row):
             _say_commands(f"  to go on: {row['again']}")
     if not rows:
         _say("nothing was run here yet")
     return 0, rows
+
+
+def _shown_reasons(reasons: list[str]) -> list[str]:
+    if len(reasons) <= MAX_REASONS:
+        return reasons
+    shown = sorted(reasons, key=lambda reason: " pruned: " in reason)[:MAX_REASONS]  # failures before what is usual
+    return [*shown, f"and {len(reasons) - MAX_REASONS} more: --json has them all"]
 
 
 def _is_partial(row: dict[str, Any]) -> bool:

@@ -294,6 +294,21 @@ def test_status_counts_no_more_trials_done_than_were_planned(n_planned, text):
     assert study._status_text(row | nothing) == text
 
 
+@pytest.mark.parametrize(("n", "n_lines"), [(0, 1), (20, 21), (300, 22)])
+def test_status_shows_no_more_reasons_than_fit_on_a_screen(monkeypatch, capsys, n, n_lines):
+    from lab import search
+
+    row = {"study": "toy", "counts": {"pruned": n}, "n_planned": n, "targets": None, "n_unfinished": 0, "in_use": False,
+           "best": None, "again": "run", "training_sets": None, "runs": [],
+           "reasons": [f"trial {k} {'failed: memory' if k == 50 else 'pruned: worse'}" for k in range(n)]}  # fmt: skip
+    monkeypatch.setattr(search, "status", lambda home, name: [row])
+    assert study.main(["status", "toy"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == n_lines
+    if n > 20:
+        assert (lines[1], lines[-1]) == ("  trial 50 failed: memory", f"  and {n - 20} more: --json has them all")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
