@@ -53,7 +53,7 @@ def pooled_convolution(x: Tensor, weight_RDCKK: Tensor, bias_RD: Tensor) -> Tens
     if torch.is_grad_enabled():
         y: Tensor = _Pooled.apply(x, weight_RDCKK, bias_RD)
         return y
-    parts = [pool("max", ways.grouped(part_BE, weight_RDCKK, None, 1)) for part_BE in x.split(_piece(x, bias_RD))]
+    parts = [pool("max", ways.grouped(part_BE, weight_RDCKK, None, 1)) for part_BE in _split(x, _piece(x, bias_RD))]
     return _joined(parts).add_(bias_RD.reshape(-1, 1, 1))
 
 
@@ -66,6 +66,10 @@ def _piece(x_BE: Tensor, bias_RD: Tensor) -> int:
     """Return how many images of a batch are convolved at once: about equally many in each piece."""
     B, _, H, W = x_BE.shape
     return -(-B // -(-B * H * W * bias_RD.numel() // PIECE_VALUES))
+
+
+def _split(x_BE: Tensor, n: int) -> list[Tensor]:
+    return [x_BE[start : start + n] for start in range(0, len(x_BE), n)]  # `Tensor.split` takes longer
 
 
 def _joined(parts: list[Tensor]) -> Tensor:
@@ -106,7 +110,7 @@ class _Pooled(torch.autograd.Function):
         ctx.piece = _piece(x_BE, bias_RD)
         found = [
             F.max_pool2d(ways.grouped(part_BE, weight_RDCKK, None, 1), 2, return_indices=True)
-            for part_BE in x_BE.split(ctx.piece)
+            for part_BE in _split(x_BE, ctx.piece)
         ]
         ctx.indices = [indices_BE for _, indices_BE in found]
         return _joined([y_BE for y_BE, _ in found]).add_(bias_RD.reshape(-1, 1, 1))
@@ -119,7 +123,7 @@ class _Pooled(torch.autograd.Function):
         weight, padding = weight_RDCKK.reshape(R * D, C, K, K), [K // 2, K // 2]
         of_x, of_weight, of_bias = ctx.needs_input_grad
         parts: list[tuple[Tensor, Tensor]] = []
-        pieces = zip(x_BE.split(ctx.piece), gradient_BE.split(ctx.piece), ctx.indices, strict=True)
+        pieces = zip(_split(x_BE, ctx.piece), _split(gradient_BE, ctx.piece), ctx.indices, strict=True)
         for x, gradient, indices in pieces:
             shaped = torch.empty((len(x), R * D, *x.shape[2:]), dtype=x.dtype, memory_format=torch.channels_last)
             of_map = torch.ops.aten.max_pool2d_with_indices_backward(
