@@ -48,13 +48,13 @@ def batch_norm(
             var_RC.mul_(1 - BATCH_NORM_MOMENTUM)
         scale, shift = (values_RC.view(R, 1, C, *([1] * (x.dim() - 3))) for values_RC in (scale_RC, shift_RC))
         return (x - x) * scale + shift
-    has_places = R > 1 and x.device.type == "cpu"
-    n_images = x.shape[0 if x.dim() == 4 else 1]
-    # strides of maps are channels last without doubt unless a size is 1
-    if training and has_places and (x.dim() == 3 or R * C % VECTOR or 1 in (n_images, *x.shape[-2:])):
+    on_cpu, has_places = x.device.type == "cpu", R > 1 and (x.dim() == 3 or R * C % VECTOR > 0)
+    # strides of maps are channels last without doubt unless a size is 1; of others torch's gradients may be wrong
+    is_doubtful = x.dim() > 3 and 1 in (x.shape[0 if x.dim() == 4 else 1], *x.shape[-2:])
+    if training and on_cpu and (has_places or is_doubtful):
         y: Tensor = _Placeless.apply(x, scale_RC, shift_RC, mean_RC, var_RC)
         return y
-    if x.dim() == 3 and x.device.type == "cpu" and not training:
+    if x.dim() == 3 and on_cpu and not training:
         factor_RC = scale_RC * torch.rsqrt(var_RC + EPSILON)
         return torch.addcmul((shift_RC - mean_RC * factor_RC).unsqueeze(1), x, factor_RC.unsqueeze(1))
     y_BE = torch.batch_norm(

@@ -65,6 +65,26 @@ def test_the_widest_map_is_the_largest_that_any_activation_sees(family, monkeypa
     assert network.widest == max(9, *sizes)
 
 
+@pytest.mark.parametrize("norm", ["none", "batch", "layer"])
+@pytest.mark.parametrize(
+    ("image_shape", "depth", "width"), [((2, 10, 1), 3, 2), ((2, 18, 6), 4, 4), ((3, 17, 6), 3, 8)]
+)
+def test_a_network_alone_has_the_gradients_of_one_image_that_it_has_in_a_pack(norm, image_shape, depth, width):
+    """torch's batch norm gives wrong ones where a batch of one does not say whether its maps are channels last."""
+    config = TrialConfig(family="cnn", depth=depth, width=width, norm=norm, activation="tanh", pooling="average")
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(2, 1, *image_shape, generator=generator, dtype=torch.float64)
+    slope = torch.randn(2, 1, 7, generator=generator, dtype=torch.float64)
+    network = models.build(config, image_shape, 7)
+    gradients = []
+    for R in (1, 2):
+        pack = Pack.start(network, [config] * R, range(R), seed=0, device=torch.device("cpu"), dtype=torch.float64)
+        logits = network.forward(pack.weights, pack.buffers, images[:R], lambda layer, x, rate=None: x)
+        pack.differentiate(logits, slope[:R])
+        gradients.append(pack.theta_RP.grad[0])
+    torch.testing.assert_close(*gradients)
+
+
 def test_an_unknown_family_is_an_error():
     config = TrialConfig()
     object.__setattr__(config, "family", "transformer")
