@@ -44,7 +44,7 @@ def batch_norm(
         if x.dim() == 4:
             return folded(batch_norm(unfolded(x, R), scale_RC, shift_RC, mean_RC, var_RC, training))
         with torch.no_grad():
-            mean_RC.lerp_(x.view(R, C), BATCH_NORM_MOMENTUM)
+            mean_RC.lerp_(x.view(R, C).to(mean_RC.dtype), BATCH_NORM_MOMENTUM)
             var_RC.mul_(1 - BATCH_NORM_MOMENTUM)
         scale, shift = (values_RC.view(R, 1, C, *([1] * (x.dim() - 3))) for values_RC in (scale_RC, shift_RC))
         return (x - x) * scale + shift
@@ -54,9 +54,11 @@ def batch_norm(
     if training and on_cpu and (has_places or is_doubtful):
         y: Tensor = _Placeless.apply(x, scale_RC, shift_RC, mean_RC, var_RC)
         return y
-    if x.dim() == 3 and on_cpu and not training:
+    if on_cpu and not training and (x.dim() == 3 or x.requires_grad):
         factor_RC = scale_RC * torch.rsqrt(var_RC + EPSILON)
-        return torch.addcmul((shift_RC - mean_RC * factor_RC).unsqueeze(1), x, factor_RC.unsqueeze(1))
+        # of maps only in an attack: the gradient of torch's own depends on the place
+        at = (-1, 1, 1) if x.dim() == 4 else (R, 1, C, *[1] * (x.dim() - 3))
+        return torch.addcmul((shift_RC - mean_RC * factor_RC).view(at), x, factor_RC.view(at))
     y_BE = torch.batch_norm(
         _side_by_side(x), scale_RC.reshape(-1), shift_RC.reshape(-1), mean_RC.view(-1), var_RC.view(-1), training,
         BATCH_NORM_MOMENTUM, EPSILON, False,
@@ -83,7 +85,7 @@ def _dense(x: Tensor) -> Tensor:
     """
     x_BE = _side_by_side(x)
     if x_BE.dim() == 2:
-        return x_BE
+        return x_BE.contiguous()  # it is a view where products lie the other way round (lab.models.layers)
     _, E, H, W = x_BE.shape
     return x_BE.contiguous(memory_format=torch.channels_last).as_strided(x_BE.shape, (H * W * E, 1, W * E, E))
 

@@ -69,6 +69,12 @@ def test_a_batch_of_one_value_a_channel_is_normalised_to_the_shift(shape):
     assert torch.equal(var, torch.full((3, 5), 0.9))
 
 
+def test_it_is_so_in_bfloat16_whose_statistics_stay_in_float32():
+    x, shift, mean, var = torch.randn(3, 1, 5).bfloat16(), torch.randn(3, 5), torch.zeros(3, 5), torch.ones(3, 5)
+    assert torch.equal(layers.batch_norm(x, torch.ones(3, 5), shift, mean, var, True).view(3, 5), shift)
+    assert torch.equal(mean, 0.1 * x.float().view(3, 5))
+
+
 @pytest.mark.parametrize("shape", [(3, 1, 5), (3, 1, 5, 1, 1)])
 def test_such_a_batch_has_gradients_of_all_that_is_normalised(shape):
     x, scale, shift = torch.randn(shape, requires_grad=True), torch.ones(3, 5), torch.randn(3, 5)

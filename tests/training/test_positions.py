@@ -83,6 +83,23 @@ def test_so_it_has_where_gradients_are_computed_in_their_place(digits, monkeypat
     assert_positions_do_not_matter(dataclasses.replace(SMALL, width=99), digits, monkeypatch, 5)
 
 
+@pytest.mark.parametrize("norm", ["none", "batch", "group", "layer"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_so_it_has_where_products_lie_the_other_way_round(digits, monkeypatch, norm, dtype):
+    for width in (6, 13, 16):
+        config = dataclasses.replace(SMALL, norm=norm, width=width, dropout=0.3, n_train=33, batch_size=32)
+        assert_positions_do_not_matter(config, digits, monkeypatch, 3, dtype)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_so_it_has_in_attacks_on_networks_with_batch_norm(digits, monkeypatch, family):
+    for width in (1, 6):
+        config = dataclasses.replace(
+            SMALL, norm="batch", width=width, adversarial="fgsm", attack_epsilon=0.1, **FAMILIES[family]
+        )
+        assert_positions_do_not_matter(config, digits, monkeypatch, 5)
+
+
 def test_so_it_has_where_an_evaluation_takes_some_replicas_at_a_time(digits, monkeypatch):
     monkeypatch.setattr(evaluation, "EVALUATION_VALUES", 2 * 6 * 64 * 33)  # of two replicas, so that one is left over
     assert_positions_do_not_matter(dataclasses.replace(SMALL, **FAMILIES["cnn"]), digits, monkeypatch, 5)
