@@ -133,6 +133,8 @@ def _make(home: Home) -> None:
         with disk_errors(f"the run history {path} cannot be made"):
             with closing(sqlite3.connect(temporary)) as database:  # else a part of them lies in a file beside it
                 database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            for kind in ("-wal", "-shm"):  # of one that somebody has removed: SQLite would read it into this one
+                path.with_name(path.name + kind).unlink(missing_ok=True)
             os.replace(temporary, path)
             sync(path.parent)
     finally:

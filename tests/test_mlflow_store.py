@@ -104,6 +104,20 @@ def test_what_a_process_that_was_killed_has_made_of_the_tables_is_removed_by_the
     assert files(home) == {"mlflow.db"}
 
 
+def test_nothing_of_a_database_that_was_removed_without_its_log_is_in_the_next_one(home):
+    def what():
+        publish(home, 0)
+        Tracker.open("gone", home=home, question="?")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert faults.forked(what) == -signal.SIGKILL
+    assert home.mlflow_db.with_name("mlflow.db-wal").stat().st_size
+    home.mlflow_db.unlink()
+    mlflow_store.connect(home, create=True)
+    with contextlib.closing(sqlite3.connect(home.mlflow_db)) as database:
+        assert database.execute("SELECT name FROM experiments").fetchall() == [("Default",)]
+
+
 @pytest.mark.parametrize(
     ("error", "text"),
     [
