@@ -172,7 +172,8 @@ def best_rate(work: Callable[[], object], amount: float, seconds: float) -> floa
     while not rates or time.perf_counter() < end:
         began = time.process_time()
         work()
-        rates.append(amount / (time.process_time() - began))
+        if (spent := time.process_time() - began) > 0:  # a clock may stand still for the smallest of products
+            rates.append(amount / spent)
     return max(rates)
 
 
