@@ -121,7 +121,7 @@ def _jackknifed(log_p_DIKNC: Array, layout: Layout) -> tuple[Parts, Array]:
     box = np.ix_(*levels)
     sizes = used[box].shape
     pseudo = _plugins(log_p_DIKNC[box], replace(layout, used_DIK=used[box]))
-    plugin_N = pseudo[0, 0, 0, 0]
+    plugin_N = pseudo[0, 0, 0, 0].copy()
     for axis, size in enumerate(sizes):
         whole, without_one = np.split(pseudo, [1], axis=axis)
         pseudo = size * whole - (size - 1) * without_one if size > 1 else whole

@@ -57,6 +57,13 @@ def test_without_bias_correction_the_causes_follow_the_law_of_total_variance(cro
     assert one_seed.variance_resample == pytest.approx(one_seed.variance)
 
 
+def test_the_plug_in_variance_is_0_where_a_single_replica_is_left(crossed):
+    logits, labels, _ = crossed
+    missing = [[False], [True]]
+    result = decompose(None, labels, logits=logits[:2, :1], missing_DI=missing, loss="cross_entropy")
+    assert result.variance_plugin == pytest.approx(0)
+
+
 def test_for_small_disagreements_it_is_half_the_chi_square_of_the_unbiased_crossed_estimates():
     """KL is quadratic nearby: with classes of 1/2 half of ‖f − f̄‖² / (1/2), that is the Brier score's."""
     rng = np.random.default_rng(1)
