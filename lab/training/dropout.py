@@ -96,12 +96,12 @@ class Masks:
         def of(keys: tuple[Tensor, Tensor]) -> Tensor:
             return self._kept(keys, n, level, n_examples).to(like.dtype).mul_(scale)
 
-        if moment.counter is not None:
+        n_steps = AHEAD // (len(self._threshold_U1) * n)
+        if moment.counter is not None or n_steps < 2:  # large ones are not kept
             return of(self._keys.at(moment, purpose))
         k, (first, ahead_SUn) = moment.k, self._ahead.get((purpose, level), (0, None))
         if ahead_SUn is None or not first <= k < first + len(ahead_SUn) or ahead_SUn.shape[2] < n:
-            first, n_steps = k, max(1, AHEAD // (len(self._threshold_U1) * n))
-            ahead_SUn = of(self._keys.of_steps(k, n_steps, purpose))
+            first, ahead_SUn = k, of(self._keys.of_steps(k, n_steps, purpose))
             self._ahead[purpose, level] = first, ahead_SUn
         return ahead_SUn[k - first, :, :n]  # a smaller batch has the first ones
 

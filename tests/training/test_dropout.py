@@ -112,3 +112,12 @@ def test_what_is_multiplied_by_is_what_is_kept_at_every_step_however_many_are_wo
             for r, row in enumerate([1, 0, 1]):  # the pairs in order: stream 1, stream 3
                 expected = kept_Un[row].view(x.shape[1:]) / (1 - rates[r])
                 torch.testing.assert_close(found[r], expected)
+
+
+def test_only_what_is_worked_out_for_several_steps_is_kept():
+    dropout = Dropout([0.5, 0.25], [0, 1], seed=0, device=CPU)
+    dropout.begin(0, 2)
+    for n, is_kept in ((dropout_module.AHEAD // 4, True), (dropout_module.AHEAD // 4 + 1, False)):
+        first, again = (dropout._units.factors(dropout.moment, n, torch.zeros(1), n) for _ in range(2))
+        assert torch.equal(first, again)
+        assert (first.data_ptr() == again.data_ptr()) == is_kept
