@@ -114,7 +114,7 @@ def random_feature(seed: int, D: int, n_inits: int = N_INITS, n_points: int = 20
 
 
 def mlp(seed: int, D: int, n_inits: int = N_INITS, n_points: int = 150) -> Sample:
-    """A trained network: one hidden layer of 16, one epoch on 100 images of `gaussians`, posterior known."""
+    """A trained network: one hidden layer of 16, 30 epochs on 100 images of `gaussians`, posterior known."""
     import torch
 
     from lab import training
@@ -124,7 +124,7 @@ def mlp(seed: int, D: int, n_inits: int = N_INITS, n_points: int = 150) -> Sampl
 
     torch.set_num_threads(1)
     config = TrialConfig(
-        family="mlp", depth=1, width=16, epochs=1, n_train=100, batch_size=25, learning_rate=0.02
+        family="mlp", depth=1, width=16, epochs=30, n_train=100, batch_size=25, learning_rate=0.02
     )  # fmt: skip
     data = datasets.load("gaussians", seed=seed, n_validation=1, n_test=n_points)
     plan = Replication(scheme="fresh", n_resamples=D, n_inits=n_inits)
