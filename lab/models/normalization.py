@@ -60,7 +60,7 @@ def batch_norm(
         at = (-1, 1, 1) if x.dim() == 4 else (R, 1, C, *[1] * (x.dim() - 3))
         return torch.addcmul((shift_RC - mean_RC * factor_RC).view(at), x, factor_RC.view(at))
     y_BE = torch.batch_norm(
-        _side_by_side(x), scale_RC.reshape(-1), shift_RC.reshape(-1), mean_RC.view(-1), var_RC.view(-1), training,
+        _side_by_side(x), scale_RC.reshape(-1), shift_RC.reshape(-1), mean_RC.reshape(-1), var_RC.reshape(-1), training,
         BATCH_NORM_MOMENTUM, EPSILON, False,
     )  # fmt: skip
     return _as_given(y_BE, x, R)

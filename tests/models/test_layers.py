@@ -69,6 +69,14 @@ def test_a_batch_of_one_value_a_channel_is_normalised_to_the_shift(shape):
     assert torch.equal(var, torch.full((3, 5), 0.9))
 
 
+def test_statistics_that_frozen_replicas_of_one_start_share_without_a_copy_normalise_each_of_them():
+    x, scale, shift = torch.randn(3, 7, 5, 2, 2), torch.rand(5), torch.randn(5)
+    mean, var = torch.randn(5), torch.rand(5)
+    shared = [value.expand(3, 5) for value in (scale, shift, mean, var)]
+    y = layers.batch_norm(x, *shared, False)
+    torch.testing.assert_close(y, layers.batch_norm(x, *(value.clone() for value in shared), False))
+
+
 def test_it_is_so_in_bfloat16_whose_statistics_stay_in_float32():
     x, shift, mean, var = torch.randn(3, 1, 5).bfloat16(), torch.randn(3, 5), torch.zeros(3, 5), torch.ones(3, 5)
     assert torch.equal(layers.batch_norm(x, torch.ones(3, 5), shift, mean, var, True).view(3, 5), shift)
