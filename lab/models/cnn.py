@@ -32,6 +32,8 @@ class CNN(Network):
         n_out = config.width
         # the same numbers with a quarter of the activations
         self.pools_first = config.pooling == "max" and config.activation in MONOTONE and not self.residual
+        has_pieces = self.pools_first and config.norm == "none" and config.precision != "bf16"
+        self.in_pieces = has_pieces and config.convolutions == 1
         self.widest = max(n_in, n_out if config.depth else 0) * height * width
         self.blocks: list[list[tuple[str, str]]] = []  # the names of each block's convolutions and norms
         for block in range(config.depth):

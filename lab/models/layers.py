@@ -73,6 +73,7 @@ class Network(ABC):
         widest: The number of values of the largest activation map of one image, the input included.
         residual: Whether a layer adds its input to its output, see each family.
         n_blocks: The number of blocks.
+        in_pieces: Whether its widest maps are computed some images at a time, on the CPU.
         is_own: Whether it is a module of the user's (lab.models.own): unknown inside.
         is_by_hand: Whether it has `differentiate`.
         why_alone: What keeps the R networks from running as one program; None: they do.
@@ -82,7 +83,7 @@ class Network(ABC):
     """
 
     residual_by_default = False
-    is_own = is_by_hand = False
+    is_own = is_by_hand = in_pieces = False
     why_alone: str | None = None
     where_weights = ""  # for a family that starts from a file alone: how to get one
     other_heads: tuple[str, ...] = ()  # what the names of tensors begin with that another head has left in a file

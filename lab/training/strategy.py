@@ -15,6 +15,7 @@ import torch
 from lab.models import Network
 
 PACK_WEIGHTS = 1  # of a pack of perceptrons, a byte of level-2 cache; 16 bytes each with gradient and moments
+IN_PIECES = 2  # times as many, where maps are never there as a whole
 PACK_VALUES = {"cnn": 2.4, "resnet": 1.0}  # of a pack's widest maps, one batch, a byte of level-2 cache; for a cnn with
 # what training keeps of its weights: small maps of many channels have more weights than values
 CACHE_FILE = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
@@ -94,6 +95,7 @@ def pack_size(
     else:
         values = network.widest * network.config.batch_size
         values += 0 if network.config.family == "resnet" else STATES * network.n_parameters
+        cache *= IN_PIECES if network.in_pieces else 1
         most = int(PACK_VALUES.get(network.config.family, PACK_VALUES["cnn"]) * cache) // values
     return 2 ** max(0, most.bit_length() - 1)
 
