@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from lab.models import ways
 from lab.models.layers import pool
-from lab.models.layout import on_folded
+from lab.models.layout import channels_last, folded, on_folded, replica_by_replica
 
 PIECE_VALUES = 2**20  # of the map of a convolution that is pooled, at once
 
@@ -27,7 +27,8 @@ def convolution(x: Tensor, weight_RDCKK: Tensor, bias_RD: Tensor | None, *, stri
     """Return the R same-padded convolutions of maps, with D channels; height and width are H / stride rounded up.
 
     On the CPU one grouped convolution for all replicas (how many should share one: benchmarks/strategy.py), on a GPU in
-    the way that is fastest there (lab.models.ways).
+    the way that is fastest there (lab.models.ways). In bfloat16 on the CPU as products: torch's own, of few channels
+    or pixels, carries what is not finite from one group to others, and reads memory that nobody has written.
     A 1 × 1 kernel with a stride reads only the pixels that it needs: torch 2.15's own, channels last on the CPU (8 × 8
     pixels, 4 to 16 channels), writes past its buffers ("free(): invalid next size").
     """
@@ -37,6 +38,10 @@ def convolution(x: Tensor, weight_RDCKK: Tensor, bias_RD: Tensor | None, *, stri
     if bias_RD is not None and _is_by_hand(x):
         y: Tensor = _Biased.apply(ways.grouped(x, weight_RDCKK, None, stride), bias_RD)
         return y
+    if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        maps = replica_by_replica(x, len(weight_RDCKK))
+        y = channels_last(ways.by_products(maps, weight_RDCKK, bias_RD, stride))
+        return folded(y) if x.dim() == 4 else y
     way = ways.fastest(x, weight_RDCKK, stride) if x.device.type == "cuda" else ways.grouped
     return way(x, weight_RDCKK, bias_RD, stride)
 
