@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from lab.knobs import TrialConfig
 from lab.models.initialization import Array, initial_values
-from lab.models.layout import channels_last, folded, in_whole_vectors, on_folded, unfolded
+from lab.models.layout import VECTOR, channels_last, folded, in_whole_vectors, on_folded, unfolded
 from lab.models.normalization import BATCH_NORM_MOMENTUM, batch_norm, group_norm, n_groups
 
 # tanh needs no whole vectors: in none of 536 pairs of trainings (widths 1 to 40, batches of 1 to 13, packs of 3 to 15,
@@ -44,7 +44,7 @@ Dropout = Callable[..., Tensor]
 Factors = Callable[[int, Tensor], Tensor | None]
 Tensors = Mapping[str, Tensor]
 
-VECTOR, QUARTER = 16, 4  # values of float32 that a processor computes at once, and those of its smallest vector
+QUARTER = 4  # values of float32 in the smallest vector (128 bits)
 PLACED_VALUES = 2**13  # of a linear weight whose gradient is computed in its place, at the least
 HEAD = "output."  # what the names of the tensors of a head begin with
 

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+VECTOR = 16  # values of float32 in the largest vector (512 bits)
 WHOLE = 64  # values: two of the largest vectors (512 bits) in float32, which loops over single values take at once
 
 

@@ -15,12 +15,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lab.models.layout import folded, unfolded
+from lab.models.layout import VECTOR, folded, unfolded
 
 BATCH_NORM_MOMENTUM = 0.1  # torch's default
 EPSILON = 1e-5  # torch's default
 GROUPS = 8  # of group norm, at the most; see `n_groups`
-VECTOR = 16  # channels: the largest vector (512 bits) in float32
 
 
 def n_groups(n_channels: int) -> int:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lab.knobs import TrialConfig
-from lab.models.layers import VECTOR
+from lab.models.layout import VECTOR
 
 Array = NDArray[np.float64]
 

@@ -8,6 +8,7 @@ import torch
 from lab.models import layers
 from lab.models.convolution import convolution
 from lab.models.layers import ACTIVATIONS, MONOTONE
+from lab.models.layout import VECTOR
 
 
 def is_channels_last(x_RBCHW):
@@ -145,5 +146,5 @@ def test_products_are_the_same_however_they_lie():
         found = layers.product(a, b)
         torch.testing.assert_close(found, a @ b)
         if m > 1 < n:
-            lying.add((found.is_contiguous(), m >= layers.VECTOR > n))
+            lying.add((found.is_contiguous(), m >= VECTOR > n))
     assert lying == {(True, False), (False, False), (False, True)}  # rows shorter than a vector never
