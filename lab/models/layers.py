@@ -241,9 +241,10 @@ def linear(x_RBF: Tensor, weight_RFG: Tensor, bias_RG: Tensor) -> Tensor:
 
     Where `placed` has said where the gradient of the weight belongs, it is computed there.
     """
-    is_placed = getattr(weight_RFG, "place", None) is not None and torch.is_grad_enabled()
-    if is_placed and not torch.is_autocast_enabled(x_RBF.device.type):  # which knows no products into a given place
-        y: Tensor = _PlacedLinear.apply(x_RBF, weight_RFG, bias_RG)
+    kind = x_RBF.device.type
+    is_by_hand = torch.is_grad_enabled() and (kind == "cpu" or hasattr(weight_RFG, "place"))
+    if is_by_hand and not torch.is_autocast_enabled(kind):  # which knows no products into a given place
+        y: Tensor = _Linear.apply(x_RBF, weight_RFG, bias_RG)
         return y
     return _affine(x_RBF, weight_RFG, bias_RG)
 
@@ -298,18 +299,20 @@ def linear_backward(x_RBF: Tensor, gradient_RBG: Tensor, weight_place: Tensor, b
     torch.sum(gradient_RBG, 1, out=bias_place)
 
 
-def _of_weight(x_RBF: Tensor, gradient_RBG: Tensor, place: Tensor) -> Tensor:
+def _of_weight(x_RBF: Tensor, gradient_RBG: Tensor, place: Tensor | None) -> Tensor:
+    if place is None:
+        return product(x_RBF.mT, gradient_RBG)
     _, n_in, n_out = place.shape
     if _is_filled_at_once(place) and not _is_turned(place, n_in, n_out):
         return torch.bmm(x_RBF.mT, gradient_RBG, out=place)
     return place.copy_(product(x_RBF.mT, gradient_RBG))
 
 
-class _PlacedLinear(torch.autograd.Function):
+class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_RBF: Tensor, weight_RFG: Tensor, bias_RG: Tensor) -> Tensor:
         ctx.save_for_backward(x_RBF, weight_RFG)
-        ctx.place = weight_RFG.place  # type: ignore[attr-defined]
+        ctx.place = getattr(weight_RFG, "place", None)
         return _affine(x_RBF, weight_RFG, bias_RG)
 
     @staticmethod
