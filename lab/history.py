@@ -152,6 +152,7 @@ class Artifacts:
         self._home = home
         self._uri = tracking_uri(home)
         self._manifests: dict[str, dict[str, Any]] = {}
+        self._digests: dict[str, str] = {}
         self._of_study = home.artifacts_of(study)  # once: it follows links
 
     def where(self, key: str, name: str) -> str:
@@ -186,8 +187,13 @@ class Artifacts:
                 manifest = json.loads(content)
                 if manifest["key"] != key:
                     raise ValueError(f"it is that of {manifest['key']}")
-                self._manifests[key] = manifest
+                self._manifests[key], self._digests[key] = manifest, hashlib.sha256(content).hexdigest()
         return self._manifests[key]
+
+    def digest(self, key: str) -> str:
+        """Return the sha256 of the manifest of a trial, as it lies there."""
+        self.manifest(key)
+        return self._digests[key]
 
     def json(self, key: str, name: str) -> Any:
         """Return a JSON file of a trial."""

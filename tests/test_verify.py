@@ -70,6 +70,15 @@ def test_any_changed_cut_or_missing_artifact_is_named(home):
     assert damage(home) == []
 
 
+def test_a_manifest_that_says_the_same_in_other_bytes_is_named(home):
+    path = next(path for path in artifacts(home) if path.name == "manifest.json")
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b" ", b"", 1))
+    assert json.loads(path.read_bytes()) == json.loads(content)
+    (line,) = damage(home)
+    assert str(path) in line
+
+
 @pytest.mark.parametrize(
     ("database", "statement", "message"),
     [
