@@ -72,3 +72,19 @@ def test_largest_values_are_the_same_without_a_gradient(size):
     with torch.no_grad():
         found = pool("max", x)
     torch.testing.assert_close(found, pool("max", x.requires_grad_()), equal_nan=True, rtol=0, atol=0)
+
+
+def test_maps_that_are_pooled_are_never_there_as_a_whole(monkeypatch):
+    sizes = []
+
+    def noted(x_BE, *arguments, **options):
+        sizes.append(x_BE.numel())
+        return pool_of_torch(x_BE, *arguments, **options)
+
+    pool_of_torch = convolutions.F.max_pool2d
+    monkeypatch.setattr(convolutions.F, "max_pool2d", noted)
+    monkeypatch.setattr(convolutions, "PIECE_VALUES", 4 * 6 * 8 * 8)
+    x = torch.randn(10, 3, 8, 8).contiguous(memory_format=torch.channels_last)
+    weight, bias = torch.randn(3, 2, 1, 3, 3, requires_grad=True), torch.randn(3, 2)
+    pooled_convolution(x, weight, bias)
+    assert sizes == [4 * 6 * 8 * 8, 4 * 6 * 8 * 8, 2 * 6 * 8 * 8]
