@@ -263,7 +263,10 @@ def product(a_RMK: Tensor, b_RKN: Tensor) -> Tensor:
 
 
 def _is_turned(a: Tensor, m: int, n: int) -> bool:
-    """Return whether products (M, N) are computed as (N, M): MKL is slow at rows that are short or no whole vectors."""
+    """Return whether products (M, N) are computed as (N, M).
+
+    MKL is slow at rows that are short or no whole vectors (on AMD EPYC: studies/LOG.md, "short rows").
+    """
 
     def is_slow(size: int) -> bool:
         return size < VECTOR or size % QUARTER > 0
